@@ -1,0 +1,144 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"drayman/billing"
+	"drayman/shop"
+)
+
+// ClaimChargeInput asks for a place in the ledger.
+type ClaimChargeInput struct {
+	SubscriptionID  string            `json:"subscription_id"`
+	Period          billing.Period    `json:"period"`
+	RequestID       billing.RequestID `json:"request_id"`
+	RequireEligible bool              `json:"require_eligible"`
+	Owner           string            `json:"owner"`
+}
+
+// ClaimChargeOutput is the claim, and how to treat the shop from here on: the
+// worker's settings become part of the history, so that a replay on a worker
+// with others goes the same way.
+type ClaimChargeOutput struct {
+	Step   billing.Step    `json:"step"`
+	Charge *billing.Charge `json:"charge"`
+	Policy Policy          `json:"policy"`
+}
+
+// ClaimCharge claims the charge in the ledger, see models.Store.ClaimCharge.
+func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
+	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
+		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RequireEligible: in.RequireEligible,
+	}, in.Owner, a.policy.Idempotent)
+	if err != nil {
+		return nil, asFailure(err)
+	}
+	return &ClaimChargeOutput{Step: claim.Step, Charge: claim.Charge, Policy: a.policy}, nil
+}
+
+// PlaceOrderInput is a claimed charge; its Attempts are the calls made before.
+type PlaceOrderInput struct {
+	Charge billing.Charge `json:"charge"`
+}
+
+// NotPlaced are the details of PlaceOrder's errors: what to tell an operator if
+// it is never tried again.
+type NotPlaced struct {
+	Code     string `json:"code"`
+	Detail   string `json:"detail"`
+	Attempts int    `json:"attempts"`
+}
+
+// Failure codes of charges, also the types of PlaceOrder's errors.
+const (
+	FailureShopNotNow  = "shop_not_now"    // the shop could not take the order yet
+	FailureShopRefused = "shop_refused_us" // the shop refused our credentials or address, no customer
+	FailureDeclined    = "declined"        // the shop declined this customer's order
+	FailureInDoubt     = "in_doubt"        // nobody knows whether the shop has the order
+)
+
+// refusedRetry is the wait after the shop has refused our set-up: a person must
+// mend it, and hammering at a shop that locks keys out makes it worse.
+const refusedRetry = 5 * time.Minute
+
+// PlaceOrder asks the shop for the order and returns the charge as it is to be
+// settled: charged, declined, or, where the shop is not idempotent and the
+// request may have reached it, unresolved. Any other answer is an error, to be
+// tried again.
+func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
+	charge := in.Charge
+	if !a.policy.Idempotent {
+		permitted, err := a.store.PermitSending(ctx, charge.RequestID)
+		if err != nil {
+			return nil, fmt.Errorf("asking leave to send: %w", err)
+		}
+		if !permitted {
+			return unresolved(charge, FailureInDoubt,
+				"the request may have reached the shop earlier, and the shop is not idempotent"), nil
+		}
+	}
+	charge.Attempts += int(activity.GetInfo(ctx).Attempt)
+	answer := a.shop.PlaceOrder(ctx, shop.Order{RequestID: string(charge.RequestID), CustomerID: charge.CustomerID, SKU: charge.SKU})
+	switch answer.Outcome {
+	case shop.Charged:
+		charge.Status, charge.Order = billing.Charged, answer.Order
+		charge.FailureCode, charge.FailureDetail = "", ""
+		if answer.Order == nil { // charged all the same; the detail says why there is nothing to keep
+			charge.FailureDetail = answer.Detail
+		}
+		return &charge, nil
+	case shop.Declined:
+		charge.Status, charge.Order = billing.Declined, answer.Order
+		charge.FailureCode, charge.FailureDetail = FailureDeclined, answer.Detail
+		return &charge, nil
+	case shop.NotNow, shop.Refused:
+	}
+	return a.notPlaced(ctx, charge, answer)
+}
+
+// notPlaced is what follows an answer that settles nothing.
+func (a *Activities) notPlaced(ctx context.Context, charge billing.Charge, answer shop.Answer) (*billing.Charge, error) {
+	if !a.policy.Idempotent {
+		if answer.Doubt {
+			return unresolved(charge, FailureInDoubt, answer.Detail), nil
+		}
+		if err := a.store.WithdrawSending(ctx, charge.RequestID); err != nil {
+			return nil, fmt.Errorf("noting that nothing was sent: %w", err)
+		}
+	}
+	failure, delay := FailureShopNotNow, answer.RetryAfter
+	if answer.Outcome == shop.Refused {
+		failure, delay = FailureShopRefused, max(delay, refusedRetry)
+		a.log.ErrorContext(ctx, "the shop refuses us; check SHOP_URL, SHOP_API_KEY and SHOP_API_SECRET",
+			"http_status", answer.HTTPStatus, "detail", answer.Detail)
+	}
+	return nil, temporal.NewApplicationErrorWithOptions(answer.Detail, failure, temporal.ApplicationErrorOptions{
+		NextRetryDelay: delay,
+		Details:        []any{NotPlaced{Code: failure, Detail: answer.Detail, Attempts: charge.Attempts}},
+	})
+}
+
+func unresolved(charge billing.Charge, code, detail string) *billing.Charge {
+	charge.Status, charge.FailureCode, charge.FailureDetail = billing.Unresolved, code, detail
+	return &charge
+}
+
+// SettleChargeInput is a charge with its outcome.
+type SettleChargeInput struct {
+	Charge billing.Charge `json:"charge"`
+}
+
+// SettleCharge records the outcome, see models.Store.SettleCharge, and returns
+// the charge as the ledger has it now.
+func (a *Activities) SettleCharge(ctx context.Context, in SettleChargeInput) (*billing.Charge, error) {
+	settled, err := a.store.SettleCharge(ctx, in.Charge)
+	if err != nil {
+		return nil, asFailure(err)
+	}
+	return settled, nil
+}

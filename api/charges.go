@@ -1,0 +1,308 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"drayman/billing"
+	"drayman/workflows"
+)
+
+// ChargeRecord is a charge as the ledger has it.
+type ChargeRecord struct {
+	billing.Charge
+	AlreadyCharged bool `json:"already_charged,omitempty" doc:"this request asked nothing of the shop: the period was charged before"`
+}
+
+func records(charges []billing.Charge) []ChargeRecord {
+	out := make([]ChargeRecord, 0, len(charges))
+	for _, c := range charges {
+		out = append(out, ChargeRecord{Charge: c})
+	}
+	return out
+}
+
+func (a *api) registerCharges(h huma.API) {
+	huma.Register(h, operation(http.MethodPost, "/subscription/{id}/charge/{request_id}", "charge", "Charge this month's order",
+		"Asks the shop for this month's order, at most one per subscription and period. 200: charged, now or before. "+
+			"202: retries go on; Location says where to look. 402: declined. The request id is the idempotency key: "+
+			"repeat it to ask again, use a new one for a new attempt after a decline.",
+		http.StatusPaymentRequired, http.StatusNotFound, http.StatusConflict), a.charge)
+	huma.Register(h, operation(http.MethodGet, "/subscription/{id}/charges", "list-charges", "List the charges",
+		"The newest first. They outlive a deleted subscription.", http.StatusNotFound), a.listCharges)
+	huma.Register(h, operation(http.MethodGet, "/subscription/{id}/charges/{period}", "get-charge", "Read a period's charge",
+		"The charge that stands for the period, or else the last that was declined.", http.StatusNotFound), a.getCharge)
+	huma.Register(h, operation(http.MethodPost, "/subscription/{id}/charges/{period}/resolve", "resolve-charge", "Settle an unresolved charge by hand",
+		"For a person who has looked at the shop whether the order is there. Who, when and why are kept.",
+		http.StatusNotFound, http.StatusConflict), a.resolveCharge)
+}
+
+type chargeInput struct {
+	subscriptionPath
+	RequestID string `path:"request_id" doc:"the idempotency key: 1 to 128 characters of A-Z a-z 0-9 . _ ~ : -" example:"2026-11-a"`
+	Prefer    string `header:"Prefer" doc:"RFC 7240: wait=N in seconds (0 to 60), or respond-async" example:"wait=30"`
+}
+
+type chargeOutput struct {
+	Status            int
+	Location          string `header:"Location"`
+	RetryAfter        string `header:"Retry-After"`
+	PreferenceApplied string `header:"Preference-Applied"`
+	Body              ChargeRecord
+}
+
+// charge answers every row of the table in the product page. The ledger is asked
+// first, so that what stands in it is answered without Temporal.
+func (a *api) charge(ctx context.Context, in *chargeInput) (*chargeOutput, error) {
+	requestID, err := billing.ParseRequestID(in.RequestID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	now, err := a.store.Now(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	req := billing.ChargeRequest{
+		SubscriptionID: in.ID, Period: billing.PeriodAt(now, a.zone),
+		RequestID: requestID, RequireEligible: a.requireEligible,
+	}
+	facts, err := a.store.ChargeFacts(ctx, req)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	if !facts.Exists {
+		return nil, knownProblem(billing.SubscriptionNotFound(in.ID))
+	}
+	step, standing, err := billing.Decide(req, facts)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	if step == billing.StepAnswer {
+		return answer(standing, now)
+	}
+	return a.chargeByWorkflow(ctx, in, req, facts, now)
+}
+
+// answer is the response to a charge that is settled. One that was settled
+// before the request came was not this request's doing.
+func answer(c *billing.Charge, requested time.Time) (*chargeOutput, error) {
+	if c.Status == billing.Declined {
+		return nil, knownProblem(&billing.Error{
+			Code: billing.CodeChargeDeclined, Charge: c,
+			Detail: "the shop declined the order: " + c.FailureDetail + "; a new request id is a new attempt",
+		})
+	}
+	before := c.SettledAt != nil && c.SettledAt.Before(requested)
+	return &chargeOutput{Status: http.StatusOK, Body: ChargeRecord{Charge: *c, AlreadyCharged: before}}, nil
+}
+
+// chargeByWorkflow starts ChargeSubscription, or joins the one that runs, and
+// waits for its outcome as long as the caller likes.
+func (a *api) chargeByWorkflow(ctx context.Context, in *chargeInput, req billing.ChargeRequest, facts billing.ChargeFacts, now time.Time) (*chargeOutput, error) {
+	run, err := a.startCharge(ctx, workflows.ChargeInput{
+		SubscriptionID: req.SubscriptionID, Period: req.Period, RequestID: req.RequestID,
+		RequireEligible: req.RequireEligible, ClubID: facts.ClubID,
+	})
+	if err != nil {
+		a.log.WarnContext(ctx, "could not start a charge", "error", err)
+		return nil, newProblem(codeTemporalUnavailable,
+			"the charge could not be started; ask again with the same request id, which is safe")
+	}
+	wait, applied := preferredWait(in.Prefer, a.chargeWait)
+	charge, err := a.waitForCharge(ctx, run, wait)
+	var out *chargeOutput
+	switch {
+	case err == nil:
+		out, err = answer(charge, now)
+	default:
+		out, err = a.notYet(ctx, req, err, now)
+	}
+	if out != nil {
+		out.PreferenceApplied = applied
+	}
+	return out, err
+}
+
+// startTimeout bounds the start of a workflow. The start has a context of its
+// own: a caller that hangs up must not leave it in doubt.
+const startTimeout = 5 * time.Second
+
+func (a *api) startCharge(ctx context.Context, in workflows.ChargeInput) (client.WorkflowRun, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	options := workflows.ChargeOptions(in)
+	run, err := a.temporal.ExecuteWorkflow(ctx, options, workflows.ChargeSubscriptionName, in)
+	var completed *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &completed) {
+		return run, err
+	}
+	// It has charged, yet the ledger did not show it when we looked. Either it
+	// was just settling, and running again only reads the ledger; or the database
+	// is older than the order (a restored backup), and then the order's own
+	// request id, which the history has kept, must be repeated, not ours.
+	var charged billing.Charge
+	if err := a.temporal.GetWorkflow(ctx, options.ID, completed.RunId).Get(ctx, &charged); err != nil {
+		return nil, err
+	}
+	in.RequestID = charged.RequestID
+	options = workflows.ChargeOptions(in)
+	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
+	return a.temporal.ExecuteWorkflow(ctx, options, workflows.ChargeSubscriptionName, in)
+}
+
+var errStillRunning = errors.New("the charge is still under way")
+
+// waitForCharge waits for the outcome, at most so long, and not when the process
+// is to end.
+func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait time.Duration) (*billing.Charge, error) {
+	if wait == 0 {
+		return nil, errStillRunning
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	go func() {
+		select {
+		case <-a.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var charge billing.Charge
+	err := run.Get(ctx, &charge)
+	return &charge, err
+}
+
+// notYet answers where the workflow did not complete: it failed with an error of
+// the domain, it still runs, or it was ended from outside. In the last two cases
+// the ledger may know more than we have heard.
+func (a *api) notYet(ctx context.Context, req billing.ChargeRequest, err error, now time.Time) (*chargeOutput, error) {
+	if failure := failureOf(err); failure != nil {
+		return nil, knownProblem(failure)
+	}
+	ctx = context.WithoutCancel(ctx)
+	standing, readErr := a.store.Charge(ctx, req.SubscriptionID, req.Period)
+	if readErr == nil && standing.Status == billing.Charged {
+		return answer(standing, now)
+	}
+	var ended *temporal.WorkflowExecutionError
+	if errors.As(err, &ended) {
+		a.log.WarnContext(ctx, "a charge was interrupted", "error", err)
+		return nil, newProblem(codeChargeInterrupted,
+			"the charge was ended from outside before it was settled; ask again with the same request id, which takes it up")
+	}
+	if readErr != nil || standing.Status == billing.Declined {
+		standing = underWay(req)
+	}
+	return &chargeOutput{
+		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: ChargeRecord{Charge: *standing},
+	}, nil
+}
+
+// failureOf returns the domain's error inside of a failed workflow, nil if there
+// is none.
+func failureOf(err error) *billing.Error {
+	var failure *temporal.ApplicationError
+	var known billing.Error
+	if errors.As(err, &failure) && failure.HasDetails() && failure.Details(&known) == nil && known.Code != "" {
+		return &known
+	}
+	return nil
+}
+
+// underWay is a charge that is not in the ledger yet.
+func underWay(req billing.ChargeRequest) *billing.Charge {
+	return &billing.Charge{
+		RequestID: req.RequestID, SubscriptionID: req.SubscriptionID, Period: req.Period, Status: billing.Pending,
+	}
+}
+
+func chargeLocation(req billing.ChargeRequest) string {
+	return "/subscription/" + url.PathEscape(req.SubscriptionID) + "/charges/" + req.Period.String()
+}
+
+type chargesOutput struct{ Body []ChargeRecord }
+
+func (a *api) listCharges(ctx context.Context, in *subscriptionPath) (*chargesOutput, error) {
+	charges, err := a.store.Charges(ctx, in.ID)
+	if err == nil && len(charges) == 0 {
+		_, err = a.store.Subscription(ctx, in.ID) // none yet, or no such subscription
+	}
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &chargesOutput{Body: records(charges)}, nil
+}
+
+type periodPath struct {
+	subscriptionPath
+	Period string `path:"period" doc:"a month in the billing time zone" example:"2026-11"`
+}
+
+// Resolve implements huma.Resolver.
+func (p *periodPath) Resolve(ctx huma.Context) []error {
+	_, err := billing.ParsePeriod(p.Period)
+	return append(p.subscriptionPath.Resolve(ctx), inputErrors("path.period", err)...)
+}
+
+func (p *periodPath) period() billing.Period {
+	period, _ := billing.ParsePeriod(p.Period) // Resolve has seen to it
+	return period
+}
+
+type chargeRecordOutput struct{ Body ChargeRecord }
+
+// getCharge reads the ledger. A charge that was accepted a moment ago may not
+// have reached it yet; then its workflow says that it is under way.
+func (a *api) getCharge(ctx context.Context, in *periodPath) (*chargeRecordOutput, error) {
+	charge, err := a.store.Charge(ctx, in.ID, in.period())
+	if billing.CodeOf(err) == billing.CodeChargeNotFound && a.isCharging(ctx, in.ID, in.period()) {
+		charge, err = underWay(billing.ChargeRequest{SubscriptionID: in.ID, Period: in.period()}), nil
+	}
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &chargeRecordOutput{Body: ChargeRecord{Charge: *charge}}, nil
+}
+
+// isCharging reports whether a workflow is at work on the charge. Without
+// Temporal nothing is.
+func (a *api) isCharging(ctx context.Context, subscriptionID string, period billing.Period) bool {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	d, err := a.temporal.DescribeWorkflowExecution(ctx, workflows.ChargeWorkflowID(subscriptionID, period), "")
+	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+}
+
+type resolveInput struct {
+	periodPath
+	Body struct {
+		Outcome billing.ChargeStatus `json:"outcome" enum:"charged,declined" doc:"what the shop's books say"`
+		Note    string               `json:"note" minLength:"1" maxLength:"1024" doc:"why, for those who ask later" example:"order 4711 is in the shop's back office"`
+		By      string               `json:"by,omitempty" maxLength:"128" doc:"who settles it" example:"Ana"`
+	}
+}
+
+func (a *api) resolveCharge(ctx context.Context, in *resolveInput) (*chargeRecordOutput, error) {
+	for field, text := range map[string]string{"note": in.Body.Note, "by": in.Body.By} {
+		if strings.ContainsRune(text, 0) {
+			return nil, a.problem(ctx, billing.Invalid(field, "must not contain the character NUL"))
+		}
+	}
+	charge, err := a.store.Resolve(ctx, billing.Resolution{
+		SubscriptionID: in.ID, Period: in.period(), Outcome: in.Body.Outcome, By: in.Body.By, Note: in.Body.Note,
+	})
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &chargeRecordOutput{Body: ChargeRecord{Charge: *charge}}, nil
+}

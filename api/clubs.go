@@ -1,0 +1,110 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"drayman/billing"
+)
+
+type clubPath struct {
+	ID int32 `path:"id" doc:"the club's id" example:"1" minimum:"0"`
+}
+
+// ClubView is a club as it stands now.
+type ClubView struct {
+	ID     int         `json:"id" example:"1"`
+	Name   string      `json:"name" example:"Lager of the month"`
+	SKU    *int        `json:"store_sku" doc:"the product that it sends, at the shop"`
+	Status *StatusView `json:"status" doc:"null where it has none"`
+}
+
+// StatusView is a row of a status history.
+type StatusView struct {
+	StatusID   int        `json:"status_id" example:"1"`
+	Status     string     `json:"status" example:"ACTIVE"`
+	EffectDate *time.Time `json:"effect_date" doc:"from when on it holds"`
+	Details    string     `json:"details,omitempty"`
+}
+
+func clubStatusView(c billing.Change) *StatusView {
+	return statusView(c, billing.ClubStatus(c.StatusID).String())
+}
+
+func subscriptionStatusView(c billing.Change) *StatusView {
+	return statusView(c, billing.Status(c.StatusID).String())
+}
+
+func statusView(c billing.Change, name string) *StatusView {
+	if c.ID == "" {
+		return nil
+	}
+	return &StatusView{StatusID: c.StatusID, Status: name, EffectDate: c.EffectDate, Details: c.Details}
+}
+
+func clubView(c billing.Club) ClubView {
+	return ClubView{ID: c.ID, Name: c.Name, SKU: c.SKU, Status: clubStatusView(c.Current)}
+}
+
+func (a *api) registerClubs(h huma.API) {
+	huma.Register(h, operation(http.MethodGet, "/clubs", "list-clubs", "List the clubs",
+		"All clubs, by id, with their status now."), a.listClubs)
+	huma.Register(h, operation(http.MethodGet, "/club/{id}", "get-club", "Read a club",
+		"A club with its status now.", http.StatusNotFound), a.getClub)
+	subscribe := operation(http.MethodPost, "/club/{id}/subscribe", "subscribe", "Subscribe a customer to a club",
+		"Makes a subscription, ACTIVE from now on. Once per customer and club, whatever the older one's status.",
+		http.StatusNotFound, http.StatusConflict)
+	subscribe.DefaultStatus = http.StatusCreated
+	huma.Register(h, subscribe, a.subscribe)
+}
+
+type clubsOutput struct{ Body []ClubView }
+
+func (a *api) listClubs(ctx context.Context, _ *struct{}) (*clubsOutput, error) {
+	clubs, err := a.store.Clubs(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	out := &clubsOutput{Body: []ClubView{}}
+	for _, c := range clubs {
+		out.Body = append(out.Body, clubView(c))
+	}
+	return out, nil
+}
+
+type clubOutput struct{ Body ClubView }
+
+func (a *api) getClub(ctx context.Context, in *clubPath) (*clubOutput, error) {
+	club, err := a.store.Club(ctx, int(in.ID))
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &clubOutput{Body: clubView(*club)}, nil
+}
+
+type subscribeInput struct {
+	clubPath
+	Body struct {
+		CustomerID string `json:"customer_id" doc:"the customer's id at the shop, 1 to 36 characters" example:"00000000-0000-0000-0000-000000000000"`
+	}
+}
+
+type subscribeOutput struct {
+	Location string `header:"Location"`
+	Body     SubscriptionView
+}
+
+func (a *api) subscribe(ctx context.Context, in *subscribeInput) (*subscribeOutput, error) {
+	if err := billing.ValidateID("customer_id", in.Body.CustomerID); err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	made, err := a.store.Subscribe(ctx, int(in.ID), in.Body.CustomerID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &subscribeOutput{Location: "/subscription/" + url.PathEscape(made.ID), Body: subscriptionView(made)}, nil
+}

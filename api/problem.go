@@ -1,0 +1,182 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"drayman/billing"
+)
+
+// Problem is an error response after RFC 9457. Code is the stable name by which
+// programs tell errors apart; Type is the same as a URI.
+type Problem struct {
+	Type           string              `json:"type" example:"urn:drayman:problem:not_eligible"`
+	Title          string              `json:"title" example:"Conflict"`
+	Status         int                 `json:"status" example:"409"`
+	Detail         string              `json:"detail" example:"the subscription cannot be charged: it is PAUSED now"`
+	Code           billing.Code        `json:"code" example:"not_eligible"`
+	Reason         billing.Reason      `json:"reason,omitempty" doc:"with not_eligible: what stands against it"`
+	SubscriptionID string              `json:"subscription_id,omitempty" doc:"with already_subscribed: the subscription there is"`
+	Charge         *billing.Charge     `json:"charge,omitempty" doc:"with the codes about a charge: its record"`
+	Errors         []*huma.ErrorDetail `json:"errors,omitempty" doc:"with validation_failed: what is wrong where"`
+
+	retryAfter int // seconds; 0: no Retry-After
+}
+
+// Codes of HTTP itself and of the system's state; the domain's are in billing.
+const (
+	codeBadRequest          billing.Code = "bad_request"
+	codeNotFound            billing.Code = "not_found"
+	codeMethodNotAllowed    billing.Code = "method_not_allowed"
+	codeBodyTooLarge        billing.Code = "body_too_large"
+	codeHeadersTooLarge     billing.Code = "headers_too_large"
+	codeUnsupportedMedia    billing.Code = "unsupported_media_type"
+	codeInternal            billing.Code = "internal_error"
+	codeDatabaseUnavailable billing.Code = "database_unavailable"
+	codeTemporalUnavailable billing.Code = "temporal_unavailable"
+	codeChargeInterrupted   billing.Code = "charge_interrupted"
+	codeNotReady            billing.Code = "not_ready"
+)
+
+// statusOf is the one table from codes to HTTP.
+var statusOf = map[billing.Code]int{
+	billing.CodeInvalid:              http.StatusUnprocessableEntity,
+	billing.CodeClubNotFound:         http.StatusNotFound,
+	billing.CodeClubNotActive:        http.StatusConflict,
+	billing.CodeAlreadySubscribed:    http.StatusConflict,
+	billing.CodeSubscriptionNotFound: http.StatusNotFound,
+	billing.CodeChargeNotFound:       http.StatusNotFound,
+	billing.CodeNotEligible:          http.StatusConflict,
+	billing.CodeRequestIDReused:      http.StatusConflict,
+	billing.CodeChargeDeclined:       http.StatusPaymentRequired,
+	billing.CodeChargeUnresolved:     http.StatusConflict,
+	billing.CodeChargeNotUnresolved:  http.StatusConflict,
+	billing.CodeLedgerConflict:       http.StatusConflict,
+	codeBadRequest:                   http.StatusBadRequest,
+	codeNotFound:                     http.StatusNotFound,
+	codeMethodNotAllowed:             http.StatusMethodNotAllowed,
+	codeBodyTooLarge:                 http.StatusRequestEntityTooLarge,
+	codeHeadersTooLarge:              http.StatusRequestHeaderFieldsTooLarge,
+	codeUnsupportedMedia:             http.StatusUnsupportedMediaType,
+	codeInternal:                     http.StatusInternalServerError,
+	codeDatabaseUnavailable:          http.StatusServiceUnavailable,
+	codeTemporalUnavailable:          http.StatusServiceUnavailable,
+	codeChargeInterrupted:            http.StatusServiceUnavailable,
+	codeNotReady:                     http.StatusServiceUnavailable,
+}
+
+// retryAfterSeconds is what a 503 asks for.
+const retryAfterSeconds = 5
+
+func newProblem(code billing.Code, detail string) *Problem {
+	status := statusOf[code]
+	p := &Problem{
+		Type: "urn:drayman:problem:" + string(code), Title: http.StatusText(status),
+		Status: status, Detail: detail, Code: code,
+	}
+	if status == http.StatusServiceUnavailable {
+		p.retryAfter = retryAfterSeconds
+	}
+	return p
+}
+
+// Error, GetStatus and GetHeaders make a Problem what huma takes for an error.
+func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
+
+// GetStatus implements huma.StatusError.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders implements huma.HeadersError.
+func (p *Problem) GetHeaders() http.Header {
+	if p.retryAfter == 0 {
+		return nil
+	}
+	return http.Header{"Retry-After": {strconv.Itoa(p.retryAfter)}}
+}
+
+// ContentType implements huma.ContentTypeFilter.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// write sends the problem from outside of huma.
+func (p *Problem) write(w http.ResponseWriter) {
+	for name, values := range p.GetHeaders() {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // a caller that is gone cannot be told
+}
+
+// huma keeps the maker of its own errors, about malformed and invalid input, in
+// a package variable; there is no other way to give them codes.
+func init() {
+	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		return problemOf(status, message, errs)
+	}
+}
+
+// problemOf gives huma's own errors their codes.
+func problemOf(status int, message string, errs []error) *Problem {
+	code := codeBadRequest
+	for _, c := range []billing.Code{billing.CodeInvalid, codeBodyTooLarge, codeUnsupportedMedia, codeInternal} {
+		if statusOf[c] == status {
+			code = c
+		}
+	}
+	p := newProblem(code, message)
+	for _, err := range errs {
+		var detail huma.ErrorDetailer
+		if errors.As(err, &detail) {
+			p.Errors = append(p.Errors, detail.ErrorDetail())
+		} else if err != nil {
+			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: err.Error()})
+		}
+	}
+	if len(p.Errors) > 0 {
+		p.Detail = sentence(p.Errors[0])
+	}
+	return p
+}
+
+// sentence names the field and the fix in one line.
+func sentence(d *huma.ErrorDetail) string {
+	if d.Location == "" {
+		return d.Message
+	}
+	return d.Location + ": " + d.Message
+}
+
+// problem translates an error of the domain, the database or Temporal for the
+// caller, once, at this edge.
+func (a *api) problem(ctx context.Context, err error) *Problem {
+	var known *billing.Error
+	var made *Problem
+	switch {
+	case errors.As(err, &made):
+		return made
+	case errors.As(err, &known):
+		return knownProblem(known)
+	case a.isUnavailable(err):
+		a.log.WarnContext(ctx, "the database is unavailable", "error", err)
+		return newProblem(codeDatabaseUnavailable, "the database cannot serve this now; try again")
+	case errors.Is(ctx.Err(), context.Canceled):
+		return newProblem(codeBadRequest, "the request was cancelled")
+	}
+	a.log.ErrorContext(ctx, "request failed", slog.Any("error", err))
+	return newProblem(codeInternal, "something went wrong on our side; it has been logged")
+}
+
+func knownProblem(e *billing.Error) *Problem {
+	p := newProblem(e.Code, e.Detail)
+	p.Reason, p.SubscriptionID, p.Charge = e.Reason, e.SubscriptionID, e.Charge
+	if e.Field != "" {
+		p.Errors = []*huma.ErrorDetail{{Message: e.Detail, Location: e.Field}}
+	}
+	return p
+}

@@ -1,0 +1,121 @@
+package billing
+
+import "time"
+
+// AutomaticReturnDetails marks the ACTIVE row that ends a pause of a given
+// length. The text is the Python version's: it is the only mark there is.
+const AutomaticReturnDetails = "Automatic return schedule"
+
+// MaxPauseDays bounds the interval of a pause: a hundred years.
+const MaxPauseDays = 36500
+
+// MaxDetails is the length of a history row's details, in characters.
+const MaxDetails = 256
+
+// StatusChange asks for a new status from EffectDate (UTC) on. IntervalDays, 1
+// to [MaxPauseDays] and with Paused only, is the length of the pause in days of
+// 24 hours; 0 pauses until further notice.
+type StatusChange struct {
+	Status       Status
+	EffectDate   time.Time
+	Details      string
+	IntervalDays int
+}
+
+// Validate returns an error with [CodeInvalid] that names the first bad field.
+func (c StatusChange) Validate() error {
+	switch {
+	case c.Status != Active && c.Status != Cancelled && c.Status != Paused:
+		return Invalid("status_id", "must be 1 (ACTIVE), 2 (CANCELLED) or 3 (PAUSED)")
+	case c.IntervalDays < 0 || c.IntervalDays > MaxPauseDays:
+		return Invalid("interval", "must be a whole number of days from 1 to 36500")
+	case c.IntervalDays > 0 && c.Status != Paused:
+		return Invalid("interval", "goes with status_id 3 (PAUSED) only")
+	case c.Details == AutomaticReturnDetails:
+		return Invalid("details", "is the mark of automatic returns; give another text, or pause with an interval")
+	}
+	if year := c.returnDate().Year(); c.EffectDate.Year() < 1900 || year > 9999 {
+		return Invalid("effect_date", "must lie in the years 1900 to 9999, its automatic return too")
+	}
+	return validateText("details", c.Details, 0, MaxDetails)
+}
+
+func (c StatusChange) returnDate() time.Time {
+	return c.EffectDate.Add(time.Duration(c.IntervalDays) * 24 * time.Hour)
+}
+
+// ChangePlan is what a status change does to a history.
+type ChangePlan struct {
+	Add    []Change
+	Remove []Change
+}
+
+// PlanStatusChange returns the rows that a change adds to a history and those
+// it takes away. Automatic returns that the change supersedes go; every other
+// row stays. A pause with an interval adds its return as well, unless something
+// scheduled explicitly ends the pause before that.
+//
+// So a cancelled subscription never comes back by itself: neither when the
+// cancel comes after the pause, nor when it was scheduled before it.
+func PlanStatusChange(history []Change, c StatusChange, now time.Time, newID func() string) ChangePlan {
+	created := createDateAfter(history, now)
+	row := Change{ID: newID(), StatusID: int(c.Status), EffectDate: &c.EffectDate, CreateDate: &created, Details: c.Details}
+	plan := ChangePlan{Add: []Change{row}}
+	kept := []Change{row}
+	for _, old := range history {
+		if supersedes(c, old, history) {
+			plan.Remove = append(plan.Remove, old)
+		} else {
+			kept = append(kept, old)
+		}
+	}
+	if c.IntervalDays == 0 {
+		return plan
+	}
+	returns := c.returnDate()
+	if decides, _ := StatusAt(kept, returns); decides.ID == row.ID {
+		plan.Add = append(plan.Add, Change{
+			ID: newID(), StatusID: int(Active), EffectDate: &returns, CreateDate: &created, Details: AutomaticReturnDetails,
+		})
+	}
+	return plan
+}
+
+// createDateAfter makes the last word win: rows with one effect date are told
+// apart by their create dates, and a clock can give the same microsecond twice.
+func createDateAfter(history []Change, now time.Time) time.Time {
+	created := now
+	for _, c := range history {
+		if c.CreateDate != nil && !c.CreateDate.Before(created) {
+			created = c.CreateDate.Add(time.Microsecond)
+		}
+	}
+	return created
+}
+
+// supersedes reports whether a change takes a scheduled row away: an automatic
+// return after it. The return of a pause that begins only after the change
+// stays, or the pause would never end; a cancel takes that one too.
+func supersedes(c StatusChange, row Change, history []Change) bool {
+	if !IsAutomaticReturn(row) || row.EffectDate == nil || !row.EffectDate.After(c.EffectDate) {
+		return false
+	}
+	return c.Status == Cancelled || !pauseOf(row, history).After(c.EffectDate)
+}
+
+// IsAutomaticReturn reports whether the row ends a pause by itself.
+func IsAutomaticReturn(row Change) bool {
+	return row.StatusID == int(Active) && row.Details == AutomaticReturnDetails
+}
+
+// pauseOf returns when the pause begins that the return ends: both rows were
+// written at once, so their create dates agree. The zero time where it is gone.
+func pauseOf(ret Change, history []Change) time.Time {
+	for _, c := range history {
+		if c.StatusID == int(Paused) && c.EffectDate != nil && c.EffectDate.Before(*ret.EffectDate) &&
+			ret.CreateDate != nil && compareDates(c.CreateDate, ret.CreateDate) == 0 {
+			return *c.EffectDate
+		}
+	}
+	return time.Time{}
+}

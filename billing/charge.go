@@ -1,0 +1,159 @@
+package billing
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// ChargeStatus is where a charge stands.
+type ChargeStatus string
+
+// A charge is claimed as pending, before the shop hears of it, and settled as
+// one of the others. Unresolved means that nobody knows yet whether the shop
+// has the order, or that the shop could not be reached for too long.
+const (
+	Pending    ChargeStatus = "pending"
+	Charged    ChargeStatus = "charged"
+	Declined   ChargeStatus = "declined"
+	Unresolved ChargeStatus = "unresolved"
+)
+
+// Charge is one row of the ledger. Times are UTC.
+type Charge struct {
+	RequestID      RequestID       `json:"request_id"`
+	SubscriptionID string          `json:"subscription_id"`
+	Period         Period          `json:"period"`
+	Status         ChargeStatus    `json:"status"`
+	Attempts       int             `json:"attempts"` // calls to the shop, as far as they were counted
+	ClubID         int             `json:"club_id,omitempty"`
+	CustomerID     string          `json:"customer_id"`
+	SKU            int             `json:"sku_id"`
+	Order          json.RawMessage `json:"order,omitempty"`          // the shop's JSON answer, up to 64 KiB
+	FailureCode    string          `json:"failure_code,omitempty"`   // of declined and unresolved ones
+	FailureDetail  string          `json:"failure_detail,omitempty"` // a sentence
+	ResolvedBy     string          `json:"resolved_by,omitempty"`    // the person who settled it by hand
+	ResolvedNote   string          `json:"resolved_note,omitempty"`
+	CreatedAt      time.Time       `json:"created_at"`
+	SettledAt      *time.Time      `json:"settled_at,omitempty"`
+
+	// Owner is who works on a pending charge; nobody else takes it over before
+	// ClaimedUntil (zero: at any time).
+	Owner        string    `json:"-"`
+	ClaimedUntil time.Time `json:"-"`
+	RunID        string    `json:"-"`
+}
+
+// ChargeRequest asks for this period's order of a subscription.
+type ChargeRequest struct {
+	SubscriptionID string
+	Period         Period
+	RequestID      RequestID
+	// RequireEligible refuses a subscription that is not eligible at the claim.
+	RequireEligible bool
+}
+
+// ChargeFacts is what a charge request meets.
+type ChargeFacts struct {
+	// Exists says that the subscription's row is there; the next four describe it.
+	Exists     bool
+	ClubID     int
+	CustomerID string
+	SKU        *int
+	Standing   Standing
+	// SameRequest is the ledger's row under this request id, if any.
+	SameRequest *Charge
+	// Open is the subscription's row for the period that is not declined, if any.
+	Open *Charge
+}
+
+// Step is what a charge request comes to.
+type Step string
+
+// The steps. An Answer step stands in the ledger already and asks nothing of
+// the shop.
+const (
+	StepAnswer Step = "answer" // charged, or this request id was declined: that is the answer
+	StepJoin   Step = "join"   // pending: wait for it, or take it over
+	StepResume Step = "resume" // unresolved: take it up again under its own request id
+	StepPlace  Step = "place"  // claim it and ask the shop
+)
+
+// Decide says what a charge request comes to, in the order of the table in the
+// product page, from the request id on. It returns the ledger's row with every
+// step but StepPlace, and an [Error] where the request is refused:
+// request_id_reused, subscription_not_found or not_eligible.
+//
+// A row that is open comes before the subscription's own state: once claimed, a
+// charge is seen through, whether or not the subscription was cancelled or
+// deleted since.
+func Decide(req ChargeRequest, facts ChargeFacts) (Step, *Charge, error) {
+	same, open := facts.SameRequest, facts.Open
+	if same != nil && (same.SubscriptionID != req.SubscriptionID || same.Period != req.Period) {
+		return "", nil, Errorf(CodeRequestIDReused,
+			"request id %q was used before, for another subscription or period; use a new one", req.RequestID)
+	}
+	switch {
+	case open != nil && open.Status == Charged:
+		return StepAnswer, open, nil
+	case same != nil && same.Status == Declined:
+		return StepAnswer, same, nil
+	case open != nil && open.Status == Unresolved:
+		return StepResume, open, nil
+	case open != nil:
+		return StepJoin, open, nil
+	}
+	return StepPlace, nil, chargeable(req, facts)
+}
+
+// chargeable returns why no new charge can be claimed, nil if one can.
+func chargeable(req ChargeRequest, facts ChargeFacts) error {
+	if !facts.Exists {
+		return SubscriptionNotFound(req.SubscriptionID)
+	}
+	var reason Reason
+	if req.RequireEligible {
+		reason = WhyNotEligible(facts.Standing)
+	}
+	switch {
+	case reason != "":
+	case !facts.Standing.HasClub:
+		reason = ReasonSubscriptionWithoutClub
+	case ValidateID("customer_id", facts.CustomerID) != nil:
+		reason = ReasonWithoutCustomer
+	case facts.SKU == nil:
+		reason = ReasonWithoutSKU
+	default:
+		return nil
+	}
+	return &Error{Code: CodeNotEligible, Reason: reason, Detail: fmt.Sprintf("the subscription cannot be charged: %s", reason.Sentence())}
+}
+
+// SubscriptionNotFound is the error about a subscription that has no row.
+func SubscriptionNotFound(id string) *Error {
+	return Errorf(CodeSubscriptionNotFound, "there is no subscription %q", id)
+}
+
+// Sentence returns the reason in words.
+func (r Reason) Sentence() string {
+	switch r {
+	case ReasonSubscriptionWithoutStatus:
+		return "it has no status now"
+	case ReasonSubscriptionCancelled:
+		return "it is CANCELLED now"
+	case ReasonSubscriptionPaused:
+		return "it is PAUSED now"
+	case ReasonSubscriptionWithoutClub:
+		return "it belongs to no club"
+	case ReasonClubWithoutStatus:
+		return "its club has no status now"
+	case ReasonClubInactive:
+		return "its club is INACTIVE now"
+	case ReasonWithoutCustomer:
+		return "it has no customer id"
+	case ReasonWithoutSKU:
+		return "its club has no SKU"
+	default:
+		return string(r)
+	}
+}

@@ -1,0 +1,93 @@
+package billing
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxID is the length of an id of the approved tables, in characters.
+const MaxID = 36
+
+// MaxRequestID is the length of a request id, in bytes.
+const MaxRequestID = 128
+
+// ValidateID checks an opaque id: 1 to 36 characters, none a control character.
+// Nothing else: ids that are no UUIDs are in use. The error names the field.
+func ValidateID(field, id string) error { return validateText(field, id, 1, MaxID) }
+
+func validateText(field, s string, shortest, longest int) error {
+	n := utf8.RuneCountInString(s)
+	switch {
+	case !utf8.ValidString(s):
+		return Invalid(field, "must be valid UTF-8")
+	case n < shortest || n > longest:
+		return Invalid(field, fmt.Sprintf("must have %d to %d characters", shortest, longest))
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return Invalid(field, "must not contain control characters")
+	}
+	return nil
+}
+
+// RequestID is the idempotency key of one attempt to get an order for a
+// subscription and period; it becomes a path segment at the shop.
+type RequestID string
+
+var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._~:-]{1,128}$`)
+
+// ParseRequestID checks a caller's request id: 1 to 128 characters of
+// A–Z a–z 0–9 . _ ~ : - and neither "." nor "..", which a URL would take for a
+// step in the path (RFC 3986 §5.2.4).
+func ParseRequestID(s string) (RequestID, error) {
+	if !requestIDForm.MatchString(s) || s == "." || s == ".." {
+		return "", Invalid("request_id", "must have 1 to 128 characters of A-Z a-z 0-9 . _ ~ : - and not be . or ..")
+	}
+	return RequestID(s), nil
+}
+
+// plainID are the subscription ids that stand in a derived request id as they
+// are; endsLikeAttempt would make "{id}" and "{id}-2" ambiguous.
+var (
+	plainID         = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,36}$`)
+	endsLikeAttempt = regexp.MustCompile(`-[1-9][0-9]{0,3}$`)
+)
+
+// MaxAttempt is the greatest attempt of a derived request id.
+const MaxAttempt = 9999
+
+// DerivedRequestID returns the request id under which a billing run asks for an
+// order: "{period}-{subscription}", and "-2", "-3" … after proven declines. It
+// is a function of its arguments alone, so that a run repeated after anything,
+// even with a restored database, asks the shop for the same order; and no two
+// arguments give the same id: where the subscription's id does not fit the form
+// or could be mistaken for an attempt, its SHA-256 stands for it after a "~".
+// The attempt is 1 to [MaxAttempt].
+func DerivedRequestID(p Period, subscriptionID string, attempt int) RequestID {
+	name := subscriptionID
+	if !plainID.MatchString(name) || endsLikeAttempt.MatchString(name) {
+		sum := sha256.Sum256([]byte(name))
+		name = "~" + hex.EncodeToString(sum[:])
+	}
+	id := p.String() + "-" + name
+	if attempt > 1 {
+		id += fmt.Sprintf("-%d", attempt)
+	}
+	return RequestID(id)
+}
+
+// ParseTimestamp reads a moment as the API takes it: RFC 3339, or the Python
+// version's form without a zone (2019-02-18T12:25:56.563000), which means UTC.
+// The result is UTC, cut to microseconds.
+func ParseTimestamp(field, s string) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC().Truncate(time.Microsecond), nil
+		}
+	}
+	return time.Time{}, Invalid(field, "must be a time such as 2026-11-01T00:00:00Z (write + as %2B in a URL) or 2026-11-01T00:00:00, which means UTC")
+}

@@ -1,0 +1,67 @@
+package billing
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+)
+
+// Period is a calendar month in the billing time zone, written "2026-11". The
+// zero value is no period.
+type Period struct {
+	year  int
+	month time.Month
+}
+
+// PeriodAt returns the period in which t lies in the zone.
+func PeriodAt(t time.Time, zone *time.Location) Period {
+	local := t.In(zone)
+	return Period{year: local.Year(), month: local.Month()}
+}
+
+// ParsePeriod reads "2026-11": four digits, a hyphen, a month from 01 to 12. Its
+// error has [CodeInvalid].
+func ParsePeriod(s string) (Period, error) {
+	// time.Parse alone would do, but for its tolerance of forms like "2026-1".
+	t, err := time.Parse("2006-01", s)
+	if err != nil || len(s) != len("2006-01") || t.Year() == 0 {
+		return Period{}, Invalid("period", "must be a month such as 2026-11")
+	}
+	return Period{year: t.Year(), month: t.Month()}, nil
+}
+
+// String returns the form that [ParsePeriod] reads; "" for the zero value.
+func (p Period) String() string {
+	if p.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%04d-%02d", p.year, p.month)
+}
+
+// Title returns the period for people: "November 2026".
+func (p Period) Title() string { return fmt.Sprintf("%s %d", p.month, p.year) }
+
+// IsZero reports whether p is no period.
+func (p Period) IsZero() bool { return p == Period{} }
+
+// Compare orders periods by time.
+func (p Period) Compare(q Period) int {
+	return cmp.Or(cmp.Compare(p.year, q.year), cmp.Compare(p.month, q.month))
+}
+
+// MarshalText lets a period cross JSON as "2026-11".
+func (p Period) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText; "" is the zero value.
+func (p *Period) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*p = Period{}
+		return nil
+	}
+	parsed, err := ParsePeriod(string(text))
+	if err != nil {
+		return err
+	}
+	*p = parsed
+	return nil
+}

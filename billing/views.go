@@ -1,0 +1,63 @@
+package billing
+
+import "time"
+
+// Subscription is a subscription as it stands at a time, with what is scheduled.
+type Subscription struct {
+	ID         string
+	ClubID     int // 0: none
+	CustomerID string
+	CreateDate *time.Time
+	At         time.Time
+	// Current is the row that decides at At; its ID is "" where there is none.
+	Current   Change
+	Scheduled []Change // the rows after At, in the order of effect
+	// InProgress is the charge that was pending or unresolved at a status
+	// change: the change comes too late for it.
+	InProgress *Charge
+}
+
+// Explanation is why a subscription is eligible at a time, or is not.
+type Explanation struct {
+	At           time.Time
+	Reason       Reason // "": eligible
+	Subscription Change // the row that decides; its ID is "" where none does
+	ClubID       int    // 0: none
+	Club         Change
+}
+
+// Club is a club as it stands at a time.
+type Club struct {
+	ID      int
+	Name    string
+	SKU     *int   // the product that it sends
+	Current Change // the row that decides; its ID is "" where there is none
+}
+
+// EligibleQuery selects the subscriptions that are due at a time.
+type EligibleQuery struct {
+	At time.Time // UTC
+	// Uncharged leaves out those whose charge in the period is not declined; the
+	// zero period keeps them.
+	Uncharged Period
+	After     string // only ids greater than this one, by bytes; "" for all
+	Limit     int    // at most so many; 0 for all
+}
+
+// Claim is what a claim found or made.
+type Claim struct {
+	// Step is StepPlace where the caller now owns the charge and asks the shop
+	// under its request id; StepAnswer where the charge stands settled; StepJoin
+	// where somebody else has it until ClaimedUntil; StepResume where it is
+	// unresolved and may not be asked for again.
+	Step   Step
+	Charge *Charge
+}
+
+// Resolution is a person's word on an unresolved charge.
+type Resolution struct {
+	SubscriptionID string
+	Period         Period
+	Outcome        ChargeStatus // Charged or Declined
+	By, Note       string
+}

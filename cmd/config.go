@@ -1,0 +1,147 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+	_ "time/tzdata" // BILLING_TIMEZONE must work in a container without zone files
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	sdklog "go.temporal.io/sdk/log"
+
+	"drayman/models"
+)
+
+type logFlags struct {
+	LogLevel  slog.Level `help:"Least level to log: debug, info, warn or error." default:"info"`
+	LogFormat string     `help:"Form of the log." enum:"text,json" default:"text"`
+}
+
+func (f logFlags) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: f.LogLevel}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+type databaseFlags struct {
+	DatabaseURL string `name:"database-url" help:"postgres://user:password@host/database or sqlite:PATH." required:"" secret:"" placeholder:"URL"`
+}
+
+func (f databaseFlags) open(ctx context.Context, log *slog.Logger) (*models.Store, error) {
+	return models.Open(ctx, f.DatabaseURL, models.Options{Logger: log})
+}
+
+type httpFlags struct {
+	HTTPAddr        string        `name:"http-addr" help:"Address to serve the API on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	BillingTimezone string        `help:"Zone in which a month begins, such as America/Sao_Paulo." default:"UTC" placeholder:"ZONE"`
+	ChargeWait      time.Duration `help:"How long a charge's answer waits for its outcome, 0s to 60s." default:"10s"`
+
+	ChargeRequireEligible bool `help:"Refuse to charge a subscription that is not eligible." default:"true" negatable:""`
+
+	AllowUnauthenticatedNetworkAccess bool `help:"Serve beyond this machine although the API asks nobody for a key: whoever reaches the address can charge customers."`
+}
+
+// Validate implements kong's validation; the error names the setting.
+func (f *httpFlags) Validate() error {
+	if f.ChargeWait < 0 || f.ChargeWait > time.Minute {
+		return fmt.Errorf("--charge-wait ($CHARGE_WAIT): must be 0s to 60s, not %s", f.ChargeWait)
+	}
+	if _, err := f.zone(); err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(f.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("--http-addr ($HTTP_ADDR): %q is no HOST:PORT", f.HTTPAddr)
+	}
+	if !f.AllowUnauthenticatedNetworkAccess && !isLoopback(host) {
+		return fmt.Errorf("--http-addr ($HTTP_ADDR): %q can be reached from other machines, and the API asks nobody for a key; "+
+			"use 127.0.0.1, or give --allow-unauthenticated-network-access", f.HTTPAddr)
+	}
+	return nil
+}
+
+func (f *httpFlags) zone() (*time.Location, error) {
+	zone, err := time.LoadLocation(f.BillingTimezone)
+	if err != nil || f.BillingTimezone == "" || f.BillingTimezone == "Local" {
+		return nil, fmt.Errorf("--billing-timezone ($BILLING_TIMEZONE): %q is no time zone, such as UTC or America/Sao_Paulo", f.BillingTimezone)
+	}
+	return zone, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+type shopFlags struct {
+	ShopURL       string        `name:"shop-url" help:"The shop's address; orders go to POST {URL}/order/{request_id}." required:"" placeholder:"URL"`
+	ShopAPIKey    string        `name:"shop-api-key" help:"Sent as x-api-key. Better given as $SHOP_API_KEY or $SHOP_API_KEY_FILE." required:"" secret:"" placeholder:"KEY"`
+	ShopAPISecret string        `name:"shop-api-secret" help:"Sent as x-api-secret. Better given as $SHOP_API_SECRET or $SHOP_API_SECRET_FILE." required:"" secret:"" placeholder:"SECRET"`
+	ShopTimeout   time.Duration `help:"How long one call to the shop may take, 100ms to 5m." default:"10s"`
+	// An order that is asked for twice under one request id is one order.
+	ShopIdempotent bool          `help:"The shop takes a repeated request id for the same order." default:"true" negatable:""`
+	ChargeRetryFor time.Duration `help:"How long a charge is tried before it is left unresolved, 1s to 720h." default:"24h"`
+}
+
+// Validate implements kong's validation; the error names the setting.
+func (f *shopFlags) Validate() error {
+	if f.ShopTimeout < 100*time.Millisecond || f.ShopTimeout > 5*time.Minute {
+		return fmt.Errorf("--shop-timeout ($SHOP_TIMEOUT): must be 100ms to 5m, not %s", f.ShopTimeout)
+	}
+	if f.ChargeRetryFor < time.Second || f.ChargeRetryFor > 720*time.Hour {
+		return fmt.Errorf("--charge-retry-for ($CHARGE_RETRY_FOR): must be 1s to 720h, not %s", f.ChargeRetryFor)
+	}
+	return nil
+}
+
+// temporalOptions reads TEMPORAL_* and temporal.toml, and nothing of ours.
+func temporalOptions(env *environment, log *slog.Logger) (client.Options, error) {
+	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{EnvLookup: temporalEnvironment{env}})
+	if err != nil {
+		return options, fmt.Errorf("the Temporal settings (TEMPORAL_*): %w", err)
+	}
+	if options.Namespace == "" {
+		options.Namespace = client.DefaultNamespace
+	}
+	options.Logger = sdklog.NewStructuredLogger(log)
+	return options, nil
+}
+
+type temporalEnvironment struct{ *environment }
+
+// LookupEnv implements envconfig.EnvLookup.
+func (e temporalEnvironment) LookupEnv(name string) (string, bool) {
+	value := e.getenv(name)
+	return value, value != ""
+}
+
+// Environ implements envconfig.EnvLookup, which looks for names with a prefix
+// in it; the values are ours to give.
+func (e temporalEnvironment) Environ() []string {
+	var own []string
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if value, set := e.LookupEnv(name); set {
+			own = append(own, name+"="+value)
+		}
+	}
+	return own
+}
+
+// addressError says which address is taken and how to choose another.
+func addressError(flag, addr string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return fmt.Errorf("cannot listen on %s: %w; choose another address with --%s ($%s)", addr, err, flag, variable(flag))
+}

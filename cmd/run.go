@@ -1,0 +1,117 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+type commands struct {
+	API     apiCommand     `cmd:"" name:"api" help:"Serve the HTTP API."`
+	Worker  workerCommand  `cmd:"" help:"Run the Temporal worker: it charges."`
+	Serve   serveCommand   `cmd:"" help:"Run API and worker in one process."`
+	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date, or show where it stands."`
+	Version versionCommand `cmd:"" help:"Show the version."`
+}
+
+// environment is what a command gets from its surroundings.
+type environment struct {
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+// Run executes one command and returns its exit code: 0, 1 for an error, which
+// stands on stderr in one line, 2 for a wrong command line or setting.
+func Run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	env := &environment{getenv: getenv, stdout: stdout, stderr: stderr}
+	exit := -1
+	parser, err := newParser(env, func(code int) { exit = code })
+	if err != nil {
+		fmt.Fprintln(stderr, "drayman:", err)
+		return exitUsage
+	}
+	parsed, err := parser.Parse(args)
+	switch {
+	case exit >= 0: // --help has been shown
+		return exit
+	case err != nil:
+		fmt.Fprintf(stderr, "drayman: %s (see drayman --help)\n", err)
+		return exitUsage
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	if err := parsed.Run(env); err != nil {
+		fmt.Fprintln(stderr, "drayman:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+func newParser(env *environment, exit func(int)) (*kong.Kong, error) {
+	return kong.New(&commands{},
+		kong.Name("drayman"),
+		kong.Description("Subscription billing for beer clubs. Each flag can be given as an environment variable instead, "+
+			"its name in capitals: --http-addr is HTTP_ADDR. Temporal is configured by TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, "+
+			"TEMPORAL_API_KEY and the other TEMPORAL_* variables, or by a temporal.toml profile."),
+		kong.Writers(env.stdout, env.stderr),
+		kong.Exit(exit),
+		kong.Resolvers(kong.ResolverFunc(env.resolve)),
+		kong.ValueFormatter(func(v *kong.Value) string {
+			if v.Flag == nil || v.Name == "help" {
+				return kong.DefaultHelpValueFormatter(v)
+			}
+			return fmt.Sprintf("%s ($%s)", kong.DefaultHelpValueFormatter(v), variable(v.Name))
+		}),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+}
+
+// variable is the environment twin of a flag.
+func variable(flag string) string {
+	return strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// resolve gives a flag that is not on the command line the value of its
+// environment twin.
+func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	name := variable(flag.Name)
+	value := e.getenv(name)
+	if flag.Tag.Has("secret") {
+		var err error
+		if value, err = e.secret(name, value); err != nil {
+			return nil, err
+		}
+	}
+	if value == "" {
+		return nil, nil
+	}
+	return value, nil
+}
+
+// secret reads the file that NAME_FILE names, where NAME is not set itself.
+func (e *environment) secret(name, value string) (string, error) {
+	file := e.getenv(name + "_FILE")
+	switch {
+	case file == "":
+		return value, nil
+	case value != "":
+		return "", fmt.Errorf("%s and %s_FILE are both set; unset one", name, name)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s_FILE: %w", name, errors.Unwrap(err))
+	}
+	return strings.TrimSpace(string(content)), nil
+}

@@ -1,0 +1,159 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
+
+	"drayman/activities"
+	"drayman/api"
+	"drayman/models"
+	"drayman/shop"
+	"drayman/worker"
+)
+
+type apiCommand struct {
+	databaseFlags
+	httpFlags
+	logFlags
+}
+
+type workerCommand struct {
+	databaseFlags
+	shopFlags
+	logFlags
+}
+
+type serveCommand struct {
+	databaseFlags
+	httpFlags
+	shopFlags
+	logFlags
+}
+
+// Run serves the API until the context ends.
+func (c *apiCommand) Run(ctx context.Context, env *environment) error {
+	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
+		return p.serveAPI(ctx, c.httpFlags)
+	})
+}
+
+// Run polls for work until the context ends.
+func (c *workerCommand) Run(ctx context.Context, env *environment) error {
+	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
+		return p.runWorker(ctx, c.shopFlags)
+	})
+}
+
+// Run does both. They share one connection to Temporal, so that a charge's
+// first workflow task goes from the API straight to the worker (eager start).
+func (c *serveCommand) Run(ctx context.Context, env *environment) error {
+	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return p.serveAPI(ctx, c.httpFlags) })
+		group.Go(func() error { return p.runWorker(ctx, c.shopFlags) })
+		return group.Wait()
+	})
+}
+
+// process is what every long-running command needs.
+type process struct {
+	store     *models.Store
+	temporal  client.Client
+	namespace string
+	log       *slog.Logger
+}
+
+func withProcess(ctx context.Context, env *environment, d databaseFlags, l logFlags, run func(*process) error) error {
+	log := l.logger(env.stderr)
+	store, err := d.open(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := checkSchema(ctx, store); err != nil {
+		return err
+	}
+	options, err := temporalOptions(env, log)
+	if err != nil {
+		return err
+	}
+	// Lazy: the API serves what it can while Temporal is away.
+	temporal, err := client.NewLazyClient(options)
+	if err != nil {
+		return fmt.Errorf("the Temporal settings (TEMPORAL_*): %w", err)
+	}
+	defer temporal.Close()
+	return run(&process{store: store, temporal: temporal, namespace: options.Namespace, log: log})
+}
+
+// drainTime bounds a stop: what is under way may finish within it. Kubernetes
+// and Docker kill after 30 s and 10 s by default; docs/operations.md says more.
+const drainTime = 20 * time.Second
+
+// Time limits of the HTTP server. A charge's answer may wait for up to a minute;
+// a stream sets limits of its own.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	writeTimeout      = 75 * time.Second
+	idleTimeout       = 2 * time.Minute
+)
+
+func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
+	zone, err := f.zone()
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: api.New(api.Config{
+			Store: p.store, Temporal: p.temporal, Zone: zone, ChargeWait: f.ChargeWait, RequireEligible: f.ChargeRequireEligible,
+			Ready:         func(ctx context.Context) error { return checkSchema(ctx, p.store) },
+			IsUnavailable: models.IsUnavailable, Stopping: ctx.Done(), Logger: p.log, Version: Version,
+		}),
+		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: api.MaxHeaderBytes, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", f.HTTPAddr)
+	if err != nil {
+		return addressError("http-addr", f.HTTPAddr, err)
+	}
+	p.log.InfoContext(ctx, "api serves", "url", "http://"+listener.Addr().String())
+	return serveUntil(ctx, server, listener)
+}
+
+// serveUntil serves until the context ends and then lets open requests finish.
+func serveUntil(ctx context.Context, server *http.Server, listener net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		return errors.Join(fmt.Errorf("requests were cut after %s: %w", drainTime, err), server.Close())
+	}
+	return nil
+}
+
+func (p *process) runWorker(ctx context.Context, f shopFlags) error {
+	client, err := shop.New(shop.Config{URL: f.ShopURL, APIKey: f.ShopAPIKey, APISecret: shop.Secret(f.ShopAPISecret), Timeout: f.ShopTimeout})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	acts := activities.New(p.store, client, activities.Policy{
+		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
+	}, p.log)
+	return worker.New(p.temporal, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
+}

@@ -1,0 +1,44 @@
+// Drayman-dev is everything that Drayman needs around it, in one program, for
+// development and for tests. Nothing of it is meant for production.
+//
+//	drayman-dev up           everything in one process; the default
+//	drayman-dev temporal     only the Temporal server and its UI
+//	drayman-dev shop         only the fake shop
+//	drayman-dev postgres     only a PostgreSQL server
+//	drayman-dev env -- CMD   run CMD with a PostgreSQL and a Temporal of its own
+//
+// It is a module of its own, because a Temporal server brings two hundred
+// dependencies and minutes of compiling, and the module drayman shall have
+// neither. It imports drayman/cmd (the API and the worker) and
+// drayman/shop/shoptest (the fake shop) and is imported by nobody.
+//
+// # Terms
+//
+// A part is something with a start and a stop: the Temporal server, its UI, the
+// fake shop, PostgreSQL, the API with the worker. Parts start one after the
+// other and stop in reverse, so that nobody loses what it still needs.
+//
+// The data directory is where parts keep their state:
+//
+//	temporal.db   the Temporal server: workflows, histories, schedules, visibility
+//	orders.jsonl  the order book of the fake shop
+//	drayman.db    Drayman's own tables
+//	postgres/     the cluster of drayman-dev postgres
+//	lock          held while a Temporal server runs there
+//
+// # Invariants
+//
+// Temporal and its UI have no passwords here, so they listen on loopback and
+// refuse any other address.
+//
+// State survives a SIGKILL. What is written in several steps (a database schema,
+// a PostgreSQL cluster) is made in one transaction or under another name first,
+// so that a kill in between leaves nothing half done.
+//
+// Child processes end with us. On Linux the kernel sees to it, even for SIGKILL;
+// elsewhere a SIGKILL leaves them running.
+//
+// A mistake of the user's is one line on stderr which names what to change, and
+// exit code 1 (2 for wrong flags). Nothing calls out: no version check, no news,
+// no telemetry.
+package main

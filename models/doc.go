@@ -1,0 +1,28 @@
+// Package models keeps Drayman's rows: the six approved tables, which people
+// and other programs change at any time, and the ledger beside them. It is the
+// only importer of GORM. GORM carries rows and transactions; eligibility, claims
+// and streams are SQL by hand, one text for PostgreSQL and SQLite.
+//
+// # Invariants
+//
+//   - Nothing of the approved tables is cached, and none of our tables refers to
+//     them with a foreign key: they can be deleted from at any time.
+//   - A claim and a status change of one subscription take the same row lock,
+//     FOR UPDATE. It also meets the FOR KEY SHARE lock that a foreign key takes
+//     for every history row inserted by hand, so that a cancel which has
+//     committed before the claim is always seen by it.
+//   - One clock: the database's (PostgreSQL), since all processes share it. A
+//     status change and a claim can then not disagree about "now", however far
+//     the clocks of two machines are apart. SQLite has the process's clock.
+//   - Ids are ordered by bytes (COLLATE "C"), in SQL as in Go.
+//   - Times are written as text with six decimals, UTC, which PostgreSQL takes
+//     for a timestamp and SQLite compares rightly as text.
+//
+// # SQLite
+//
+// The embedded default: WAL, immediate transactions, one writer connection and
+// several readers, because SQLite cannot write concurrently and its busy handler
+// is not fair: a queue in front of it is.
+//
+// The package imports billing and nothing else of ours.
+package models

@@ -1,0 +1,61 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+
+	"drayman/billing"
+)
+
+// The status of the subscription s, or of the club c, at the time @at. These
+// are [billing.StatusAt] in SQL; a test holds them to it on generated histories.
+const (
+	subscriptionStatusAt = `(SELECT h.status_id FROM subscription_status_history h
+		WHERE h.subscription_id = s.id AND h.effect_date <= @at
+		ORDER BY h.effect_date DESC, h.create_date DESC NULLS LAST, h.id COLLATE "C" DESC LIMIT 1)`
+	clubStatusAt = `(SELECT h.club_status_id FROM club_status_history h
+		WHERE h.club_id = c.id AND h.effect_date <= @at
+		ORDER BY h.effect_date DESC, h.create_date DESC NULLS LAST, h.id COLLATE "C" DESC LIMIT 1)`
+)
+
+// isEligible is [billing.Eligible] in SQL, over subscription s. The clubs are
+// few: their statuses are found once, not for every subscription.
+const isEligible = subscriptionStatusAt + ` = 1
+	AND s.club_id IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2))`
+
+// Eligible calls yield with the id of each subscription that is due, in the
+// order of the ids, of one consistent snapshot and in constant memory. It stops
+// at yield's first error and returns it.
+func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error {
+	where := []string{isEligible}
+	if !q.Uncharged.IsZero() {
+		where = append(where, `NOT EXISTS (SELECT 1 FROM charge l
+			WHERE l.subscription_id = s.id AND l.period = @period AND l.status <> 'declined')`)
+	}
+	if q.After != "" {
+		where = append(where, `s.id COLLATE "C" > @after`)
+	}
+	text := `SELECT s.id FROM subscription s WHERE ` + strings.Join(where, " AND ") + ` ORDER BY s.id COLLATE "C"`
+	if q.Limit > 0 {
+		text += ` LIMIT @limit`
+	}
+	rows, err := s.read.WithContext(ctx).Raw(s.sql(text),
+		sql.Named("at", timestamp{q.At}), sql.Named("period", q.Uncharged.String()),
+		sql.Named("after", q.After), sql.Named("limit", q.Limit)).Rows()
+	if err != nil {
+		return fmt.Errorf("listing the eligible: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // rows.Err below tells what went wrong
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return fmt.Errorf("listing the eligible: %w", err)
+		}
+		if err := yield(id); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

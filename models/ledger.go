@@ -1,0 +1,319 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"drayman/billing"
+)
+
+// ErrClaimRaced says that another claim took the subscription's place in the
+// ledger between our look and our insert. Claim again.
+var ErrClaimRaced = errors.New("another claim of the subscription came first; try again")
+
+// ChargeFacts reads what a charge request meets now: the subscription, its
+// standing, and the ledger. It locks nothing, so it only foretells the claim.
+func (s *Store) ChargeFacts(ctx context.Context, req billing.ChargeRequest) (billing.ChargeFacts, error) {
+	tx := s.read.WithContext(ctx)
+	now, err := s.now(tx)
+	if err != nil {
+		return billing.ChargeFacts{}, err
+	}
+	return s.chargeFacts(tx, req, now)
+}
+
+func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time) (billing.ChargeFacts, error) {
+	facts, err := s.subscriptionFacts(tx, req.SubscriptionID, at)
+	if err != nil {
+		return facts, err
+	}
+	var rows []chargeRow
+	err = tx.Where("request_id = ?", string(req.RequestID)).
+		Or("subscription_id = ? AND period = ? AND status <> 'declined'", req.SubscriptionID, req.Period.String()).
+		Find(&rows).Error
+	if err != nil {
+		return facts, fmt.Errorf("reading the ledger: %w", err)
+	}
+	for _, r := range rows {
+		c, err := r.charge()
+		if err != nil {
+			return facts, err
+		}
+		if c.RequestID == req.RequestID {
+			facts.SameRequest = c
+		}
+		if c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status != billing.Declined {
+			facts.Open = c
+		}
+	}
+	return facts, nil
+}
+
+func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing.ChargeFacts, error) {
+	var rows []struct {
+		ClubID          *int
+		CustomerStoreID *string
+		StoreSKU        *int `gorm:"column:store_sku"`
+		Status          *int
+		ClubStatus      *int
+	}
+	err := tx.Raw(s.sql(`SELECT s.club_id, s.customer_store_id, c.store_sku,
+			`+subscriptionStatusAt+` AS status, `+clubStatusAt+` AS club_status
+		FROM subscription s LEFT JOIN club c ON c.id = s.club_id WHERE s.id = @id`),
+		sql.Named("at", timestamp{at}), sql.Named("id", id)).Scan(&rows).Error
+	if err != nil || len(rows) == 0 {
+		return billing.ChargeFacts{}, err
+	}
+	r := rows[0]
+	return billing.ChargeFacts{
+		Exists: true, ClubID: valueOf(r.ClubID), CustomerID: valueOf(r.CustomerStoreID), SKU: r.StoreSKU,
+		Standing: billing.Standing{
+			Subscription: billing.Status(valueOf(r.Status)),
+			Club:         billing.ClubStatus(valueOf(r.ClubStatus)),
+			HasClub:      r.ClubID != nil,
+		},
+	}, nil
+}
+
+// ClaimCharge takes the subscription's place in the ledger for the period, or
+// finds out who has it. Only after it has committed may the shop hear of the
+// charge. The owner is who asks; a claim of its own, and one that nobody holds
+// any longer, it takes over with that claim's request id. An unresolved charge
+// is taken up again only if the shop is idempotent.
+//
+// It returns the refusals of [billing.Decide], or [ErrClaimRaced].
+func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error) {
+	var claim billing.Claim
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		if err := s.lockSubscription(tx, req.SubscriptionID); err != nil {
+			return err
+		}
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		facts, err := s.chargeFacts(tx, req, now)
+		if err != nil {
+			return err
+		}
+		claim.Step, claim.Charge, err = billing.Decide(req, facts)
+		if err != nil {
+			return err
+		}
+		return s.carryOut(tx, &claim, claimant{req, facts, owner, idempotentShop, now})
+	})
+	return claim, err
+}
+
+type claimant struct {
+	req            billing.ChargeRequest
+	facts          billing.ChargeFacts
+	owner          string
+	idempotentShop bool
+	now            time.Time
+}
+
+func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
+	switch claim.Step {
+	case billing.StepPlace:
+		return insertClaim(tx, claim, by)
+	case billing.StepJoin:
+		held := claim.Charge.Owner != by.owner && by.now.Before(claim.Charge.ClaimedUntil)
+		if held {
+			return nil
+		}
+		return takeOver(tx, claim, by)
+	case billing.StepResume:
+		if !by.idempotentShop {
+			return nil
+		}
+		return takeOver(tx, claim, by)
+	case billing.StepAnswer:
+	}
+	return nil
+}
+
+func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
+	claim.Charge = &billing.Charge{
+		RequestID: by.req.RequestID, SubscriptionID: by.req.SubscriptionID, Period: by.req.Period,
+		Status: billing.Pending, Owner: by.owner, ClubID: by.facts.ClubID,
+		CustomerID: by.facts.CustomerID, SKU: *by.facts.SKU, CreatedAt: by.now,
+	}
+	row := newChargeRow(claim.Charge)
+	inserted := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&row)
+	if inserted.Error == nil && inserted.RowsAffected == 0 {
+		return ErrClaimRaced
+	}
+	return inserted.Error
+}
+
+// takeOver makes the claimant the owner of the row that it found, provided that
+// it still stands as found.
+func takeOver(tx *gorm.DB, claim *billing.Claim, by claimant) error {
+	found := claim.Charge
+	taken := tx.Model(&chargeRow{}).
+		Where("request_id = ? AND status = ? AND owner = ?", string(found.RequestID), string(found.Status), found.Owner).
+		Updates(map[string]any{
+			"status": string(billing.Pending), "owner": by.owner, "claimed_until": nil,
+			"failure_code": nil, "failure_detail": nil, "settled_at": nil,
+		})
+	if taken.Error == nil && taken.RowsAffected == 0 {
+		return ErrClaimRaced
+	}
+	claim.Step = billing.StepPlace
+	found.Status, found.Owner, found.ClaimedUntil = billing.Pending, by.owner, time.Time{}
+	found.FailureCode, found.FailureDetail, found.SettledAt = "", "", nil
+	return taken.Error
+}
+
+// PermitSending gives leave to ask a shop that is not idempotent: once for each
+// request id, whoever asks and however often. It returns false where leave was
+// given before: the request may have gone out then.
+func (s *Store) PermitSending(ctx context.Context, id billing.RequestID) (bool, error) {
+	var given *gorm.DB
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		given = tx.Model(&chargeRow{}).
+			Where("request_id = ? AND status = 'pending' AND sent_at IS NULL", string(id)).
+			Update("sent_at", timestamp{now})
+		return given.Error
+	})
+	return err == nil && given.RowsAffected == 1, err
+}
+
+// WithdrawSending takes the leave back: the request has certainly not reached
+// the shop, or the shop has certainly made no order of it.
+func (s *Store) WithdrawSending(ctx context.Context, id billing.RequestID) error {
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
+		return tx.Model(&chargeRow{}).
+			Where("request_id = ? AND status = 'pending'", string(id)).Update("sent_at", nil).Error
+	})
+}
+
+// SettleCharge records how a claimed charge ended: its Status, Order, failure
+// and Attempts. It returns the row as it stands afterwards, so settling twice is
+// harmless: what is charged stays charged, and an answer given by hand stays. A
+// row that is missing, deleted by hand or lost with an older database, is
+// written anew: an order that exists must have its row. If meanwhile another
+// charge has taken its place, the error has the code ledger_conflict.
+func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error) {
+	var settled *billing.Charge
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		c.SettledAt = &now
+		row := newChargeRow(&c)
+		err = tx.Clauses(clause.OnConflict{
+			Columns: []clause.Column{{Name: "request_id"}},
+			Where: clause.Where{Exprs: []clause.Expression{
+				clause.Expr{SQL: "charge.status IN ('pending', 'unresolved')"},
+			}},
+			DoUpdates: clause.AssignmentColumns([]string{
+				"status", "attempts", "shop_order", "failure_code", "failure_detail", "settled_at",
+			}),
+		}).Create(&row).Error
+		if errors.Is(err, gorm.ErrDuplicatedKey) {
+			return billing.Errorf(billing.CodeLedgerConflict,
+				"request id %q was %s at the shop, but another charge of the subscription stands for %s", c.RequestID, c.Status, c.Period)
+		}
+		if err != nil {
+			return fmt.Errorf("settling the charge: %w", err)
+		}
+		settled, err = readCharge(tx.Where("request_id = ?", string(c.RequestID)))
+		return err
+	})
+	return settled, err
+}
+
+// Resolve settles an unresolved charge by hand and keeps who, when and why. It
+// returns charge_not_found, or charge_not_unresolved with the charge as it is.
+func (s *Store) Resolve(ctx context.Context, r billing.Resolution) (*billing.Charge, error) {
+	var resolved *billing.Charge
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		changed := tx.Model(&chargeRow{}).
+			Where("subscription_id = ? AND period = ? AND status = 'unresolved'", r.SubscriptionID, r.Period.String()).
+			Updates(map[string]any{
+				"status": string(r.Outcome), "resolved_by": r.By, "resolved_note": r.Note, "settled_at": timestamp{now},
+			})
+		if changed.Error != nil {
+			return changed.Error
+		}
+		// The row just settled is the newest of its period, declined or not.
+		resolved, err = newestCharge(tx, r.SubscriptionID, r.Period)
+		if err == nil && changed.RowsAffected == 0 {
+			return &billing.Error{
+				Code: billing.CodeChargeNotUnresolved, Charge: resolved,
+				Detail: fmt.Sprintf("the charge of %s is %s; only an unresolved one is settled by hand", r.Period, resolved.Status),
+			}
+		}
+		return err
+	})
+	return resolved, err
+}
+
+// Charges reads the subscription's charges, the newest first.
+func (s *Store) Charges(ctx context.Context, subscriptionID string) ([]billing.Charge, error) {
+	var rows []chargeRow
+	err := s.read.WithContext(ctx).Where("subscription_id = ?", subscriptionID).
+		Order("period DESC, created_at DESC, request_id DESC").Find(&rows).Error
+	if err != nil {
+		return nil, fmt.Errorf("reading the charges: %w", err)
+	}
+	charges := make([]billing.Charge, 0, len(rows))
+	for _, r := range rows {
+		c, err := r.charge()
+		if err != nil {
+			return nil, err
+		}
+		charges = append(charges, *c)
+	}
+	return charges, nil
+}
+
+// Charge reads the subscription's charge of the period: the one that is not
+// declined, or else the last that was. It returns charge_not_found.
+func (s *Store) Charge(ctx context.Context, subscriptionID string, p billing.Period) (*billing.Charge, error) {
+	return newestCharge(s.read.WithContext(ctx), subscriptionID, p)
+}
+
+func newestCharge(tx *gorm.DB, subscriptionID string, p billing.Period) (*billing.Charge, error) {
+	c, err := readCharge(tx.Where("subscription_id = ? AND period = ?", subscriptionID, p.String()).
+		Order("CASE status WHEN 'declined' THEN 1 ELSE 0 END, created_at DESC, request_id DESC"))
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, billing.Errorf(billing.CodeChargeNotFound, "subscription %q has no charge in %s", subscriptionID, p)
+	}
+	return c, err
+}
+
+// chargeInProgress returns the charge that a status change comes too late for:
+// pending or unresolved, of the earliest period; nil if there is none.
+func chargeInProgress(tx *gorm.DB, subscriptionID string) (*billing.Charge, error) {
+	c, err := readCharge(tx.Where("subscription_id = ? AND status IN ('pending', 'unresolved')", subscriptionID).Order("period"))
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, nil
+	}
+	return c, err
+}
+
+func readCharge(scope *gorm.DB) (*billing.Charge, error) {
+	var row chargeRow
+	if err := scope.Take(&row).Error; err != nil {
+		return nil, err
+	}
+	return row.charge()
+}

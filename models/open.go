@@ -1,0 +1,196 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/libtnb/sqlite"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+)
+
+// Dialect names a kind of database.
+type Dialect string
+
+// The databases that Drayman runs on.
+const (
+	Postgres Dialect = "postgres"
+	SQLite   Dialect = "sqlite"
+)
+
+// Pool sizes, in connections. A page of a billing run holds one for its claim
+// and its settle only, never while it talks to the shop.
+const (
+	postgresConnections      = 32
+	sqliteReadingConnections = 8
+)
+
+// Store reads and writes the database. It is safe for concurrent use and keeps
+// no state of its own.
+type Store struct {
+	dialect Dialect
+	read    *gorm.DB
+	write   *gorm.DB // the same as read, but on SQLite, where it has one connection
+	clock   func() time.Time
+}
+
+// Options of a Store.
+type Options struct {
+	// Clock replaces the database's clock, for tests. UTC or not.
+	Clock  func() time.Time
+	Logger *slog.Logger
+}
+
+// Open connects to "postgres://…" or "sqlite:PATH". The error never shows the
+// password. The schema is not looked at: see package migrations.
+func Open(ctx context.Context, databaseURL string, opts Options) (*Store, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	store := &Store{clock: opts.Clock}
+	var err error
+	switch scheme, rest, _ := strings.Cut(databaseURL, ":"); scheme {
+	case "postgres", "postgresql":
+		err = store.openPostgres(databaseURL, opts.Logger)
+	case "sqlite":
+		err = store.openSQLite(rest, opts.Logger)
+	default:
+		err = errors.New("it must begin with postgres:// or sqlite:")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	if err := store.Ping(ctx); err != nil {
+		store.Close()
+		return nil, fmt.Errorf("DATABASE_URL: cannot reach the database: %w", err)
+	}
+	return store, nil
+}
+
+func (s *Store) openPostgres(databaseURL string, log *slog.Logger) error {
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		// pgx quotes the URL in its error, with the password masked in most but
+		// not all of its forms.
+		return errors.New("it is no valid PostgreSQL URL, such as postgres://user:password@host:5432/database")
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "drayman"
+	}
+	pool := stdlib.OpenDB(*config)
+	pool.SetMaxOpenConns(postgresConnections)
+	pool.SetMaxIdleConns(postgresConnections)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	db, err := gorm.Open(postgres.New(postgres.Config{Conn: pool}), gormConfig(log))
+	s.dialect, s.read, s.write = Postgres, db, db
+	return err
+}
+
+func (s *Store) openSQLite(path string, log *slog.Logger) error {
+	if path == "" || strings.Contains(path, ":memory:") {
+		return errors.New("sqlite: needs the path of a file, such as sqlite:var/drayman.db")
+	}
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_txlock=immediate" +
+		"&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
+	open := func(connections int) (*gorm.DB, error) {
+		pool, err := sql.Open("sqlite", dsn)
+		if err != nil {
+			return nil, err
+		}
+		pool.SetMaxOpenConns(connections)
+		pool.SetMaxIdleConns(connections)
+		return gorm.Open(sqlite.New(sqlite.Config{Conn: pool}), gormConfig(log))
+	}
+	var err error
+	s.dialect = SQLite
+	if s.write, err = open(1); err != nil {
+		return err
+	}
+	s.read, err = open(sqliteReadingConnections)
+	return err
+}
+
+func gormConfig(log *slog.Logger) *gorm.Config {
+	return &gorm.Config{
+		// A statement is a transaction already, and pgx caches statements itself;
+		// GORM's cache grows without bound.
+		SkipDefaultTransaction: true,
+		PrepareStmt:            false,
+		TranslateError:         true,
+		DisableAutomaticPing:   true,
+		Logger: logger.NewSlogLogger(log, logger.Config{
+			SlowThreshold:             time.Second,
+			IgnoreRecordNotFoundError: true,
+			ParameterizedQueries:      true, // no customer's data in a log
+			LogLevel:                  logger.Warn,
+		}),
+	}
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.read.WithContext(ctx).Exec("SELECT 1").Error
+}
+
+// Close gives the connections back.
+func (s *Store) Close() {
+	for _, db := range []*gorm.DB{s.read, s.write} {
+		if db == nil {
+			continue
+		}
+		if pool, err := db.DB(); err == nil {
+			_ = pool.Close() // nothing is open in it, and nobody could act on the error
+		}
+	}
+}
+
+// DB returns the pool that writes, for migrations.
+func (s *Store) DB() (*sql.DB, Dialect, error) {
+	pool, err := s.write.DB()
+	return pool, s.dialect, err
+}
+
+// Now returns the time by the clock that all processes share, UTC, in
+// microseconds.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	return s.now(s.read.WithContext(ctx))
+}
+
+func (s *Store) now(tx *gorm.DB) (time.Time, error) {
+	switch {
+	case s.clock != nil:
+		return s.clock().UTC().Truncate(time.Microsecond), nil
+	case s.dialect == SQLite:
+		return time.Now().UTC().Truncate(time.Microsecond), nil
+	}
+	var now timestamp
+	// Not now(): that is the time when the transaction began, before it waited
+	// for its lock.
+	if err := tx.Raw("SELECT clock_timestamp() AT TIME ZONE 'UTC'").Row().Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("reading the database's clock: %w", err)
+	}
+	return now.Time, nil
+}
+
+// inTransaction runs fn in one transaction; on SQLite in an immediate one, alone.
+func (s *Store) inTransaction(ctx context.Context, fn func(tx *gorm.DB) error) error {
+	return s.write.WithContext(ctx).Transaction(fn)
+}
+
+// sql adapts a statement to the dialect: the name of the collation by bytes is
+// all that differs.
+func (s *Store) sql(text string) string {
+	if s.dialect == SQLite {
+		return strings.ReplaceAll(text, `COLLATE "C"`, "COLLATE BINARY")
+	}
+	return text
+}

@@ -1,0 +1,141 @@
+package models
+
+import (
+	"encoding/json"
+
+	"drayman/billing"
+)
+
+// The approved tables. Pointers where the table allows null, which is nearly
+// everywhere: people write into them by hand.
+
+type clubRow struct {
+	ID       int `gorm:"primaryKey"`
+	Name     *string
+	StoreSKU *int `gorm:"column:store_sku"`
+}
+
+func (clubRow) TableName() string { return "club" }
+
+type subscriptionRow struct {
+	ID              string `gorm:"primaryKey"`
+	ClubID          *int
+	CustomerStoreID *string
+	CreateDate      *timestamp
+}
+
+func (subscriptionRow) TableName() string { return "subscription" }
+
+type subscriptionStatusRow struct {
+	ID             string `gorm:"primaryKey"`
+	SubscriptionID string
+	StatusID       *int
+	EffectDate     *timestamp
+	CreateDate     *timestamp
+	Details        *string
+}
+
+func (subscriptionStatusRow) TableName() string { return "subscription_status_history" }
+
+type clubStatusRow struct {
+	ID           string `gorm:"primaryKey"`
+	ClubID       int
+	ClubStatusID *int
+	EffectDate   *timestamp
+	CreateDate   *timestamp
+	Details      *string
+}
+
+func (clubStatusRow) TableName() string { return "club_status_history" }
+
+func (r subscriptionStatusRow) change() billing.Change {
+	return billing.Change{
+		ID: r.ID, StatusID: valueOf(r.StatusID), EffectDate: timeOf(r.EffectDate),
+		CreateDate: timeOf(r.CreateDate), Details: valueOf(r.Details),
+	}
+}
+
+func (r clubStatusRow) change() billing.Change {
+	return billing.Change{
+		ID: r.ID, StatusID: valueOf(r.ClubStatusID), EffectDate: timeOf(r.EffectDate),
+		CreateDate: timeOf(r.CreateDate), Details: valueOf(r.Details),
+	}
+}
+
+// chargeRow is the ledger.
+type chargeRow struct {
+	RequestID      string `gorm:"primaryKey"`
+	SubscriptionID string
+	Period         string
+	Status         string
+	Owner          string
+	ClaimedUntil   *timestamp
+	SentAt         *timestamp
+	Attempts       int
+	RunID          *string
+	ClubID         *int
+	CustomerID     string
+	SKUID          int `gorm:"column:sku_id"`
+	ShopOrder      *string
+	FailureCode    *string
+	FailureDetail  *string
+	ResolvedBy     *string
+	ResolvedNote   *string
+	CreatedAt      timestamp `gorm:"autoCreateTime:false"`
+	SettledAt      *timestamp
+}
+
+func (chargeRow) TableName() string { return "charge" }
+
+func (r chargeRow) charge() (*billing.Charge, error) {
+	period, err := billing.ParsePeriod(r.Period)
+	if err != nil {
+		return nil, err
+	}
+	c := &billing.Charge{
+		RequestID: billing.RequestID(r.RequestID), SubscriptionID: r.SubscriptionID, Period: period,
+		Status: billing.ChargeStatus(r.Status), Attempts: r.Attempts, ClubID: valueOf(r.ClubID),
+		CustomerID: r.CustomerID, SKU: r.SKUID, FailureCode: valueOf(r.FailureCode),
+		FailureDetail: valueOf(r.FailureDetail), ResolvedBy: valueOf(r.ResolvedBy),
+		ResolvedNote: valueOf(r.ResolvedNote), CreatedAt: r.CreatedAt.Time, SettledAt: timeOf(r.SettledAt),
+		Owner: r.Owner, RunID: valueOf(r.RunID),
+	}
+	if r.ShopOrder != nil {
+		c.Order = json.RawMessage(*r.ShopOrder)
+	}
+	if r.ClaimedUntil != nil {
+		c.ClaimedUntil = r.ClaimedUntil.Time
+	}
+	return c, nil
+}
+
+func newChargeRow(c *billing.Charge) chargeRow {
+	r := chargeRow{
+		RequestID: string(c.RequestID), SubscriptionID: c.SubscriptionID, Period: c.Period.String(),
+		Status: string(c.Status), Owner: c.Owner, Attempts: c.Attempts, RunID: orNull(c.RunID),
+		ClubID: orNull(c.ClubID), CustomerID: c.CustomerID, SKUID: c.SKU,
+		ShopOrder: orNull(string(c.Order)), FailureCode: orNull(c.FailureCode),
+		FailureDetail: orNull(c.FailureDetail), ResolvedBy: orNull(c.ResolvedBy),
+		ResolvedNote: orNull(c.ResolvedNote), CreatedAt: timestamp{c.CreatedAt}, SettledAt: newTimestamp(c.SettledAt),
+	}
+	if !c.ClaimedUntil.IsZero() {
+		r.ClaimedUntil = &timestamp{c.ClaimedUntil}
+	}
+	return r
+}
+
+func valueOf[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+func orNull[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}

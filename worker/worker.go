@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	sdk "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"drayman/activities"
+	"drayman/workflows"
+)
+
+// Polls and slots. The SDK's two pollers are too few for a busy queue; order
+// calls wait for the shop most of the time, so many fit on one core.
+const (
+	pollers         = 8
+	concurrentTasks = 200
+)
+
+// Workers polls both task queues of one process.
+type Workers struct {
+	main, orders sdk.Worker
+}
+
+// New registers everything on workers of the client. drain is how long a stop
+// waits for what is under way.
+func New(c client.Client, acts *activities.Activities, drain time.Duration) *Workers {
+	options := sdk.Options{
+		MaxConcurrentWorkflowTaskPollers:        pollers,
+		MaxConcurrentActivityTaskPollers:        pollers,
+		MaxConcurrentLocalActivityExecutionSize: concurrentTasks,
+		MaxConcurrentActivityExecutionSize:      concurrentTasks,
+		WorkerStopTimeout:                       drain,
+	}
+	main := sdk.New(c, workflows.TaskQueue, options)
+	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
+	main.RegisterActivity(acts)
+
+	options.DisableWorkflowWorker = true
+	orders := sdk.New(c, workflows.OrderTaskQueue, options)
+	orders.RegisterActivity(acts)
+	return &Workers{main: main, orders: orders}
+}
+
+// Run polls until the context ends, then lets what is under way finish. It
+// waits for a Temporal server that is not there yet.
+func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
+	if err := Prepare(ctx, c, namespace, log); err != nil {
+		return err
+	}
+	if err := w.main.Start(); err != nil {
+		return fmt.Errorf("starting the worker: %w", err)
+	}
+	defer w.main.Stop()
+	if err := w.orders.Start(); err != nil {
+		return fmt.Errorf("starting the worker: %w", err)
+	}
+	defer w.orders.Stop()
+	log.InfoContext(ctx, "worker polls", "task_queues", []string{workflows.TaskQueue, workflows.OrderTaskQueue})
+	<-ctx.Done()
+	return nil
+}
+
+// preparePause is the wait between two tries to reach the Temporal server.
+const preparePause = time.Second
+
+// Prepare makes the search attributes that the workflows carry, where they are
+// absent. It waits for the server, and returns an error only where trying again
+// is of no use, nil also when the context ended.
+func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
+	for {
+		err := addSearchAttributes(ctx, c, namespace)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		var denied *serviceerror.PermissionDenied
+		if errors.As(err, &denied) {
+			return fmt.Errorf("the search attributes SubscriptionId, BillingPeriod and ClubId (Keyword) are missing, "+
+				"and we may not make them; add them to the namespace by hand: %w", err)
+		}
+		log.WarnContext(ctx, "waiting for the Temporal server", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(preparePause):
+		}
+	}
+}
+
+func addSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	present, err := c.GetSearchAttributes(ctx)
+	if err != nil {
+		return err
+	}
+	missing := workflows.SearchAttributes()
+	for name := range present.GetKeys() {
+		delete(missing, name)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
+		Namespace: namespace, SearchAttributes: missing,
+	})
+	var exists *serviceerror.AlreadyExists // another process was faster
+	if errors.As(err, &exists) {
+		return nil
+	}
+	return err
+}
