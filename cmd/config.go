@@ -50,8 +50,8 @@ type httpFlags struct {
 	AllowUnauthenticatedNetworkAccess bool `help:"Serve beyond this machine although the API asks nobody for a key: whoever reaches the address can charge customers."`
 }
 
-// Validate implements kong's validation; the error names the setting.
-func (f *httpFlags) Validate() error {
+// validate returns an error that names the first wrong setting.
+func (f *httpFlags) validate() error {
 	if f.ChargeWait < 0 || f.ChargeWait > time.Minute {
 		return fmt.Errorf("--charge-wait ($CHARGE_WAIT): must be 0s to 60s, not %s", f.ChargeWait)
 	}
@@ -92,8 +92,8 @@ type shopFlags struct {
 	ChargeRetryFor time.Duration `help:"How long a charge is tried before it is left unresolved, 1s to 720h." default:"24h"`
 }
 
-// Validate implements kong's validation; the error names the setting.
-func (f *shopFlags) Validate() error {
+// validate returns an error that names the first wrong setting.
+func (f *shopFlags) validate() error {
 	if f.ShopTimeout < 100*time.Millisecond || f.ShopTimeout > 5*time.Minute {
 		return fmt.Errorf("--shop-timeout ($SHOP_TIMEOUT): must be 100ms to 5m, not %s", f.ShopTimeout)
 	}

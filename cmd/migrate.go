@@ -33,11 +33,11 @@ func withDatabase(ctx context.Context, env *environment, d databaseFlags, l logF
 		return err
 	}
 	defer store.Close()
-	db, dialect, err := store.DB()
+	db, err := store.WritingPool()
 	if err != nil {
 		return err
 	}
-	return fn(db, migrations.Dialect(dialect))
+	return fn(db, migrations.Dialect(store.Dialect()))
 }
 
 // Run applies the migrations and says what it did.
@@ -81,9 +81,9 @@ func (c *migrateStatusCommand) Run(ctx context.Context, env *environment) error 
 
 // checkSchema stops a process whose database is not migrated yet.
 func checkSchema(ctx context.Context, store *models.Store) error {
-	db, dialect, err := store.DB()
+	db, err := store.ReadingPool()
 	if err != nil {
 		return err
 	}
-	return migrations.Check(ctx, db, migrations.Dialect(dialect))
+	return migrations.Check(ctx, db, migrations.Dialect(store.Dialect()))
 }

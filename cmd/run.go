@@ -73,7 +73,6 @@ func newParser(env *environment, exit func(int)) (*kong.Kong, error) {
 			}
 			return fmt.Sprintf("%s ($%s)", kong.DefaultHelpValueFormatter(v), variable(v.Name))
 		}),
-		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 }

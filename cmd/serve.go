@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,17 @@ type serveCommand struct {
 	httpFlags
 	shopFlags
 	logFlags
+}
+
+// Validate implements kong's validation, as do the other commands'.
+func (c *apiCommand) Validate() error { return c.httpFlags.validate() }
+
+// Validate implements kong's validation.
+func (c *workerCommand) Validate() error { return c.shopFlags.validate() }
+
+// Validate implements kong's validation.
+func (c *serveCommand) Validate() error {
+	return cmp.Or(c.httpFlags.validate(), c.shopFlags.validate())
 }
 
 // Run serves the API until the context ends.

@@ -101,20 +101,20 @@ func (p *postgres) Stop() {
 	p.server.stop(postgresPatience, signals...)
 }
 
-// cluster is a directory that initdb has made.
-type cluster struct {
+// postgresCluster is a directory that initdb has made.
+type postgresCluster struct {
 	bin  string   // directory of the programs
 	home string   // holds the cluster in data/, the socket and the log
 	user *account // who runs it; nil: we
 }
 
 // openCluster makes a cluster below dir unless there is one.
-func openCluster(ctx context.Context, bin, dir string) (*cluster, error) {
+func openCluster(ctx context.Context, bin, dir string) (*postgresCluster, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the directory for PostgreSQL: %w", err)
 	}
-	c := &cluster{bin: bin, home: filepath.Join(dir, "postgres")}
+	c := &postgresCluster{bin: bin, home: filepath.Join(dir, "postgres")}
 	if err := os.MkdirAll(c.home, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory for PostgreSQL: %w", err)
 	}
@@ -131,11 +131,11 @@ func openCluster(ctx context.Context, bin, dir string) (*cluster, error) {
 	return c, nil
 }
 
-func (c *cluster) data() string { return filepath.Join(c.home, "data") }
+func (c *postgresCluster) data() string { return filepath.Join(c.home, "data") }
 
 // init makes the cluster under another name first, so that a kill half-way
 // leaves none behind that looks complete. Not every system has every locale.
-func (c *cluster) init(ctx context.Context) error {
+func (c *postgresCluster) init(ctx context.Context) error {
 	unfinished := filepath.Join(c.home, "data.new")
 	var failures []error
 	for _, locale := range []string{"C.UTF-8", "en_US.UTF-8", "C"} {
@@ -158,7 +158,7 @@ func (c *cluster) init(ctx context.Context) error {
 
 // command runs one of PostgreSQL's programs as its user, out of the reach of the
 // terminal's Ctrl-C: whoever uses the server shall end before it.
-func (c *cluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+func (c *postgresCluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
 	cmd.Dir = c.home
 	useOwnGroup(cmd)
@@ -169,7 +169,7 @@ func (c *cluster) command(ctx context.Context, program string, args ...string) *
 }
 
 // serve starts the server, which writes to the log in c.home.
-func (c *cluster) serve(ctx context.Context, port int, durable bool) (*child, error) {
+func (c *postgresCluster) serve(ctx context.Context, port int, durable bool) (*child, error) {
 	log, err := os.Create(c.log())
 	if err != nil {
 		return nil, err
@@ -191,10 +191,10 @@ func (c *cluster) serve(ctx context.Context, port int, durable bool) (*child, er
 	return startChild(cmd, syscall.SIGQUIT)
 }
 
-func (c *cluster) log() string { return filepath.Join(c.home, "postgres.log") }
+func (c *postgresCluster) log() string { return filepath.Join(c.home, "postgres.log") }
 
 // lastWords is what the server wrote last.
-func (c *cluster) lastWords() string {
+func (c *postgresCluster) lastWords() string {
 	written, err := os.ReadFile(c.log())
 	if err != nil {
 		return err.Error()
@@ -204,7 +204,7 @@ func (c *cluster) lastWords() string {
 
 // awaitPredecessor waits up to 10 seconds for a server on the same cluster that
 // is about to end: when we are killed, ours ends a moment after us.
-func (c *cluster) awaitPredecessor(ctx context.Context) {
+func (c *postgresCluster) awaitPredecessor(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_ = retry(ctx, func() error {

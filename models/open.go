@@ -69,11 +69,31 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
-	if err := store.Ping(ctx); err != nil {
+	if err := store.reach(ctx); err != nil {
 		store.Close()
-		return nil, fmt.Errorf("DATABASE_URL: cannot reach the database: %w", err)
+		return nil, fmt.Errorf("DATABASE_URL: cannot reach the database: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	return store, nil
+}
+
+// openPatience bounds the tries to open a SQLite file. Turning it to WAL needs
+// the file alone for a moment, and SQLite does not wait for that.
+const openPatience = 5 * time.Second
+
+// reach makes the first connection.
+func (s *Store) reach(ctx context.Context) error {
+	deadline := time.Now().Add(openPatience)
+	for {
+		err := s.Ping(ctx)
+		if s.dialect != SQLite || !IsUnavailable(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (s *Store) openPostgres(databaseURL string, log *slog.Logger) error {
@@ -83,8 +103,16 @@ func (s *Store) openPostgres(databaseURL string, log *slog.Logger) error {
 		// not all of its forms.
 		return errors.New("it is no valid PostgreSQL URL, such as postgres://user:password@host:5432/database")
 	}
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "drayman"
+	for name, value := range map[string]string{
+		"application_name": "drayman",
+		// The planner expects a status subquery to cost much more than it does,
+		// and would compile a page's query for longer than it runs (7 ms, 336 ms
+		// with JIT).
+		"jit": "off",
+	} {
+		if config.RuntimeParams[name] == "" {
+			config.RuntimeParams[name] = value
+		}
 	}
 	pool := stdlib.OpenDB(*config)
 	pool.SetMaxOpenConns(postgresConnections)
@@ -128,10 +156,7 @@ func gormConfig(log *slog.Logger) *gorm.Config {
 		TranslateError:         true,
 		DisableAutomaticPing:   true,
 		Logger: logger.NewSlogLogger(log, logger.Config{
-			SlowThreshold:             time.Second,
-			IgnoreRecordNotFoundError: true,
-			ParameterizedQueries:      true, // no customer's data in a log
-			LogLevel:                  logger.Warn,
+			LogLevel: logger.Silent, // an error is returned, and logged once, at the edge
 		}),
 	}
 }
@@ -153,11 +178,14 @@ func (s *Store) Close() {
 	}
 }
 
-// DB returns the pool that writes, for migrations.
-func (s *Store) DB() (*sql.DB, Dialect, error) {
-	pool, err := s.write.DB()
-	return pool, s.dialect, err
-}
+// Dialect returns what kind of database it is.
+func (s *Store) Dialect() Dialect { return s.dialect }
+
+// WritingPool returns the connections that write, for migrations.
+func (s *Store) WritingPool() (*sql.DB, error) { return s.write.DB() }
+
+// ReadingPool returns the connections that read, for checks of the schema.
+func (s *Store) ReadingPool() (*sql.DB, error) { return s.read.DB() }
 
 // Now returns the time by the clock that all processes share, UTC, in
 // microseconds.

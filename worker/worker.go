@@ -69,7 +69,7 @@ func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, lo
 }
 
 // preparePause is the wait between two tries to reach the Temporal server.
-const preparePause = time.Second
+const preparePause = 3 * time.Second
 
 // Prepare makes the search attributes that the workflows carry, where they are
 // absent. It waits for the server, and returns an error only where trying again
