@@ -48,7 +48,7 @@ func (a *api) registerCharges(h huma.API) {
 }
 
 type chargeInput struct {
-	subscriptionPath
+	SubscriptionPath
 	RequestID string `path:"request_id" doc:"the idempotency key: 1 to 128 characters of A-Z a-z 0-9 . _ ~ : -" example:"2026-11-a"`
 	Prefer    string `header:"Prefer" doc:"RFC 7240: wait=N in seconds (0 to 60), or respond-async" example:"wait=30"`
 }
@@ -232,7 +232,7 @@ func chargeLocation(req billing.ChargeRequest) string {
 
 type chargesOutput struct{ Body []ChargeRecord }
 
-func (a *api) listCharges(ctx context.Context, in *subscriptionPath) (*chargesOutput, error) {
+func (a *api) listCharges(ctx context.Context, in *SubscriptionPath) (*chargesOutput, error) {
 	charges, err := a.store.Charges(ctx, in.ID)
 	if err == nil && len(charges) == 0 {
 		_, err = a.store.Subscription(ctx, in.ID) // none yet, or no such subscription
@@ -243,18 +243,19 @@ func (a *api) listCharges(ctx context.Context, in *subscriptionPath) (*chargesOu
 	return &chargesOutput{Body: records(charges)}, nil
 }
 
-type periodPath struct {
-	subscriptionPath
+// PeriodPath names a subscription and a period.
+type PeriodPath struct {
+	SubscriptionPath
 	Period string `path:"period" doc:"a month in the billing time zone" example:"2026-11"`
 }
 
 // Resolve implements huma.Resolver.
-func (p *periodPath) Resolve(ctx huma.Context) []error {
+func (p *PeriodPath) Resolve(ctx huma.Context) []error {
 	_, err := billing.ParsePeriod(p.Period)
-	return append(p.subscriptionPath.Resolve(ctx), inputErrors("path.period", err)...)
+	return append(p.SubscriptionPath.Resolve(ctx), inputErrors("path.period", err)...)
 }
 
-func (p *periodPath) period() billing.Period {
+func (p *PeriodPath) period() billing.Period {
 	period, _ := billing.ParsePeriod(p.Period) // Resolve has seen to it
 	return period
 }
@@ -263,7 +264,7 @@ type chargeRecordOutput struct{ Body ChargeRecord }
 
 // getCharge reads the ledger. A charge that was accepted a moment ago may not
 // have reached it yet; then its workflow says that it is under way.
-func (a *api) getCharge(ctx context.Context, in *periodPath) (*chargeRecordOutput, error) {
+func (a *api) getCharge(ctx context.Context, in *PeriodPath) (*chargeRecordOutput, error) {
 	charge, err := a.store.Charge(ctx, in.ID, in.period())
 	if billing.CodeOf(err) == billing.CodeChargeNotFound && a.isCharging(ctx, in.ID, in.period()) {
 		charge, err = underWay(billing.ChargeRequest{SubscriptionID: in.ID, Period: in.period()}), nil
@@ -284,7 +285,7 @@ func (a *api) isCharging(ctx context.Context, subscriptionID string, period bill
 }
 
 type resolveInput struct {
-	periodPath
+	PeriodPath
 	Body struct {
 		Outcome billing.ChargeStatus `json:"outcome" enum:"charged,declined" doc:"what the shop's books say"`
 		Note    string               `json:"note" minLength:"1" maxLength:"1024" doc:"why, for those who ask later" example:"order 4711 is in the shop's back office"`

@@ -11,7 +11,8 @@ import (
 	"drayman/billing"
 )
 
-type clubPath struct {
+// ClubPath names a club. huma fills embedded structs only if they are exported.
+type ClubPath struct {
 	ID int32 `path:"id" doc:"the club's id" example:"1" minimum:"0"`
 }
 
@@ -78,7 +79,7 @@ func (a *api) listClubs(ctx context.Context, _ *struct{}) (*clubsOutput, error) 
 
 type clubOutput struct{ Body ClubView }
 
-func (a *api) getClub(ctx context.Context, in *clubPath) (*clubOutput, error) {
+func (a *api) getClub(ctx context.Context, in *ClubPath) (*clubOutput, error) {
 	club, err := a.store.Club(ctx, int(in.ID))
 	if err != nil {
 		return nil, a.problem(ctx, err)
@@ -87,7 +88,7 @@ func (a *api) getClub(ctx context.Context, in *clubPath) (*clubOutput, error) {
 }
 
 type subscribeInput struct {
-	clubPath
+	ClubPath
 	Body struct {
 		CustomerID string `json:"customer_id" doc:"the customer's id at the shop, 1 to 36 characters" example:"00000000-0000-0000-0000-000000000000"`
 	}

@@ -133,7 +133,9 @@ func problemOf(status int, message string, errs []error) *Problem {
 	for _, err := range errs {
 		var detail huma.ErrorDetailer
 		if errors.As(err, &detail) {
-			p.Errors = append(p.Errors, detail.ErrorDetail())
+			// The value is left out: it may be the whole body, or a secret.
+			d := detail.ErrorDetail()
+			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: d.Message, Location: d.Location})
 		} else if err != nil {
 			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: err.Error()})
 		}

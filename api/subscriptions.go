@@ -10,12 +10,13 @@ import (
 	"drayman/billing"
 )
 
-type subscriptionPath struct {
+// SubscriptionPath names a subscription.
+type SubscriptionPath struct {
 	ID string `path:"id" doc:"the subscription's id, 1 to 36 characters" example:"00000000-0000-0000-0000-000000000000"`
 }
 
 // Resolve implements huma.Resolver: ids are opaque, but not everything is one.
-func (p *subscriptionPath) Resolve(huma.Context) []error {
+func (p *SubscriptionPath) Resolve(huma.Context) []error {
 	return inputErrors("path.id", billing.ValidateID("id", p.ID))
 }
 
@@ -79,7 +80,7 @@ func (a *api) registerSubscriptions(h huma.API) {
 }
 
 type statusInput struct {
-	subscriptionPath
+	SubscriptionPath
 	Body struct {
 		StatusID   int     `json:"status_id" doc:"1 ACTIVE, 2 CANCELLED, 3 PAUSED" enum:"1,2,3"`
 		EffectDate *string `json:"effect_date,omitempty" doc:"from when on; RFC 3339, or without a zone, which means UTC; default now" example:"2019-02-18T12:25:56.563000"`
@@ -112,7 +113,7 @@ func (a *api) changeStatus(ctx context.Context, in *statusInput) (*subscriptionO
 	return &subscriptionOutput{Body: subscriptionView(changed)}, nil
 }
 
-func (a *api) getSubscription(ctx context.Context, in *subscriptionPath) (*subscriptionOutput, error) {
+func (a *api) getSubscription(ctx context.Context, in *SubscriptionPath) (*subscriptionOutput, error) {
 	subscription, err := a.store.Subscription(ctx, in.ID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
@@ -127,7 +128,7 @@ func (a *api) getSubscription(ctx context.Context, in *subscriptionPath) (*subsc
 }
 
 type explainInput struct {
-	subscriptionPath
+	SubscriptionPath
 	At string `query:"at" doc:"the moment asked about, RFC 3339; default now" example:"2026-11-01T00:00:00Z"`
 }
 

@@ -82,12 +82,18 @@ func DerivedRequestID(p Period, subscriptionID string, attempt int) RequestID {
 
 // ParseTimestamp reads a moment as the API takes it: RFC 3339, or the Python
 // version's form without a zone (2019-02-18T12:25:56.563000), which means UTC.
-// The result is UTC, cut to microseconds.
+// The result is UTC, cut to microseconds, in the years 1900 to 9999.
 func ParseTimestamp(field, s string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC().Truncate(time.Microsecond), nil
+		t, err := time.Parse(layout, s)
+		if err != nil {
+			continue
 		}
+		t = t.UTC().Truncate(time.Microsecond)
+		if t.Year() < 1900 || t.Year() > 9999 {
+			return time.Time{}, Invalid(field, "must lie in the years 1900 to 9999")
+		}
+		return t, nil
 	}
 	return time.Time{}, Invalid(field, "must be a time such as 2026-11-01T00:00:00Z (write + as %2B in a URL) or 2026-11-01T00:00:00, which means UTC")
 }

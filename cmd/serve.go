@@ -138,7 +138,12 @@ func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
 		return addressError("http-addr", f.HTTPAddr, err)
 	}
 	p.log.InfoContext(ctx, "api serves", "url", "http://"+listener.Addr().String())
-	return serveUntil(ctx, server, listener)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serveUntil(ctx, server, listener) })
+	// A charge cannot be started before its search attributes are there, and the
+	// API may come up before the first worker.
+	group.Go(func() error { return worker.Prepare(ctx, p.temporal, p.namespace, p.log) })
+	return group.Wait()
 }
 
 // serveUntil serves until the context ends and then lets open requests finish.

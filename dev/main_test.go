@@ -52,6 +52,7 @@ func startProgramWith(t *testing.T, variables []string, args ...string) *devProg
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "TEST_DATABASE_URL=", "TEST_TEMPORAL_ADDRESS=")
 	p.cmd.Env = append(p.cmd.Env, variables...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.WaitDelay = time.Second // a grandchild may hold on to the output
 	require.NoError(t, p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"go.temporal.io/server/common/log"
@@ -71,9 +72,13 @@ func fatalError(msg string, tags []tag.Tag) error {
 	return fmt.Errorf("%s %v", msg, attributes(tags))
 }
 
+// noHTTP is a warning of the server that is on purpose here: its HTTP API would
+// be one more thing without a password, and nobody needs it.
+const noHTTP = "HTTP API port has not been set."
+
 func (l *temporalLog) write(level slog.Level, msg string, tags []tag.Tag) {
 	ctx := context.Background()
-	if l.muted.Load() || !l.to.Enabled(ctx, level) {
+	if l.muted.Load() || !l.to.Enabled(ctx, level) || strings.HasPrefix(msg, noHTTP) {
 		return
 	}
 	l.to.LogAttrs(ctx, level, msg, attributes(tags)...)

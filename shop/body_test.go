@@ -87,6 +87,9 @@ func TestEndlessBody(t *testing.T) {
 		requireSound(t, answer)
 		require.Equal(t, want, answer.Outcome)
 		require.Nil(t, answer.Order)
+		if want == Charged || want == Declined {
+			require.Contains(t, answer.Detail, "larger than 64 KiB")
+		}
 	}
 }
 

@@ -105,6 +105,7 @@ func TestNoAnswerMeansDoubt(t *testing.T) {
 			require.Zero(t, answer.HTTPStatus)
 			require.True(t, answer.Doubt, answer.Detail)
 			require.Contains(t, answer.Detail, "may have reached the shop")
+			require.NotContains(t, answer.Detail, "the time for the call was over")
 			require.Equal(t, int64(1), shop.requests.Load())
 		})
 	}

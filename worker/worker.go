@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	sdk "go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -69,23 +71,26 @@ func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, lo
 }
 
 // preparePause is the wait between two tries to reach the Temporal server.
-const preparePause = 3 * time.Second
+const preparePause = time.Second
 
 // Prepare makes the search attributes that the workflows carry, where they are
-// absent. It waits for the server, and returns an error only where trying again
-// is of no use, nil also when the context ended.
+// absent, and waits until the server takes them. It waits for the server, too,
+// and returns an error only where trying again is of no use, nil also when the
+// context ended.
 func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
-	for {
-		err := addSearchAttributes(ctx, c, namespace)
-		if err == nil || ctx.Err() != nil {
-			return nil
-		}
+	for warned := false; ; {
+		err := tryPrepare(ctx, c, namespace)
 		var denied *serviceerror.PermissionDenied
-		if errors.As(err, &denied) {
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return nil
+		case errors.As(err, &denied):
 			return fmt.Errorf("the search attributes SubscriptionId, BillingPeriod and ClubId (Keyword) are missing, "+
 				"and we may not make them; add them to the namespace by hand: %w", err)
+		case !warned && !errors.Is(err, errNotUsable):
+			log.WarnContext(ctx, "waiting for the Temporal server", "error", err)
+			warned = true
 		}
-		log.WarnContext(ctx, "waiting for the Temporal server", "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(preparePause):
@@ -93,26 +98,32 @@ func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.L
 	}
 }
 
-func addSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
+// errNotUsable says that the server knows the search attributes, but not yet
+// everywhere: it caches what a namespace has.
+var errNotUsable = errors.New("the search attributes are not usable yet")
+
+func tryPrepare(ctx context.Context, c client.Client, namespace string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	present, err := c.GetSearchAttributes(ctx)
-	if err != nil {
-		return err
-	}
 	missing := workflows.SearchAttributes()
-	for name := range present.GetKeys() {
-		delete(missing, name)
+	var terms []string
+	for name := range missing {
+		terms = append(terms, name+" = ''")
 	}
-	if len(missing) == 0 {
-		return nil
+	// A query is refused as long as one of them is unknown.
+	_, err := c.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
+		Namespace: namespace, Query: strings.Join(terms, " AND "),
+	})
+	var unknown *serviceerror.InvalidArgument
+	if !errors.As(err, &unknown) {
+		return err
 	}
 	_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
 		Namespace: namespace, SearchAttributes: missing,
 	})
-	var exists *serviceerror.AlreadyExists // another process was faster
-	if errors.As(err, &exists) {
-		return nil
+	var exists *serviceerror.AlreadyExists
+	if err == nil || errors.As(err, &exists) {
+		return errNotUsable
 	}
 	return err
 }

@@ -1,0 +1,117 @@
+package modelstest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/stretchr/testify/require"
+
+	"drayman/migrations"
+	"drayman/models"
+)
+
+// Postgres makes a database on the server of TEST_DATABASE_URL, a superuser's.
+// It orders text as people do, not by bytes, wherever a query does not say
+// otherwise: real databases do so.
+func Postgres(t *testing.T) Database {
+	t.Helper()
+	if os.Getenv("TEST_DATABASE_URL") == "" {
+		t.Fatal("TEST_DATABASE_URL is not set: run the tests with `make test`, which starts PostgreSQL")
+	}
+	template, err := template()
+	require.NoError(t, err)
+	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
+	require.NoError(t, err)
+	name := "drayman_test_" + strings.ToLower(rand.Text())
+	onServer(t, server, "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(template))
+	t.Cleanup(func() {
+		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)")
+		require.NoError(t, server.Close())
+	})
+	d := Database{URL: urlOf(name), Dialect: models.Postgres}
+	d.Pool, err = sql.Open("pgx", d.URL)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.Pool.Close() })
+	return d
+}
+
+// urlOf is the URL of a database on the server; a bad one fails at its use.
+func urlOf(database string) string {
+	u, err := url.Parse(os.Getenv("TEST_DATABASE_URL"))
+	if err != nil {
+		return os.Getenv("TEST_DATABASE_URL")
+	}
+	u.Path = "/" + database
+	return u.String()
+}
+
+const templatePrefix = "drayman_template_"
+
+// template makes the migrated database that the others are copies of, once a
+// process. Nothing tells a package that its tests are over, so the next process
+// drops it: one whose maker is gone is one whose advisory lock is free.
+var template = sync.OnceValues(func() (string, error) {
+	ctx := context.Background()
+	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
+	if err != nil {
+		return "", err
+	}
+	session, err := server.Conn(ctx) // stays open as long as the process lives
+	if err != nil {
+		return "", err
+	}
+	if err := dropAbandoned(ctx, session); err != nil {
+		return "", err
+	}
+	name := templatePrefix + strings.ToLower(rand.Text())
+	for _, statement := range []string{
+		"SELECT pg_advisory_lock(hashtextextended('" + name + "', 0))",
+		"CREATE DATABASE " + name + " TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'und'",
+	} {
+		if _, err := session.ExecContext(ctx, statement); err != nil {
+			return "", err
+		}
+	}
+	return name, migrate(ctx, name)
+})
+
+func migrate(ctx context.Context, name string) error {
+	pool, err := sql.Open("pgx", urlOf(name))
+	if err != nil {
+		return err
+	}
+	if _, err := migrations.Up(ctx, pool, migrations.Postgres); err != nil {
+		return err
+	}
+	return pool.Close()
+}
+
+func dropAbandoned(ctx context.Context, session *sql.Conn) error {
+	var names string
+	err := session.QueryRowContext(ctx, `SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database
+		WHERE starts_with(datname, $1)`, templatePrefix).Scan(&names)
+	if err != nil {
+		return err
+	}
+	for name := range strings.FieldsSeq(names) {
+		var abandoned bool
+		err := session.QueryRowContext(ctx, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name).Scan(&abandoned)
+		if err != nil {
+			return err
+		}
+		if !abandoned {
+			continue
+		}
+		if _, err := session.ExecContext(ctx, "DROP DATABASE IF EXISTS "+quoted(name)+" WITH (FORCE)"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
