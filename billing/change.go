@@ -1,6 +1,9 @@
 package billing
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // AutomaticReturnDetails marks the ACTIVE row that ends a pause of a given
 // length. The text is the Python version's: it is the only mark there is.
@@ -53,33 +56,48 @@ type ChangePlan struct {
 // PlanStatusChange returns the rows that a change adds to a history and those
 // it takes away. Automatic returns that the change supersedes go; every other
 // row stays. A pause with an interval adds its return as well, unless something
-// scheduled explicitly ends the pause before that.
+// scheduled explicitly ends the pause before that, or the pause begins in a
+// cancelled subscription.
 //
 // So a cancelled subscription never comes back by itself: neither when the
-// cancel comes after the pause, nor when it was scheduled before it.
+// cancel comes after the pause, nor when it was scheduled or done before it.
 func PlanStatusChange(history []Change, c StatusChange, now time.Time, newID func() string) ChangePlan {
 	created := createDateAfter(history, now)
 	row := Change{ID: newID(), StatusID: int(c.Status), EffectDate: &c.EffectDate, CreateDate: &created, Details: c.Details}
 	plan := ChangePlan{Add: []Change{row}}
 	kept := []Change{row}
+	ended := []string{row.ID} // the pauses that end when this one does
 	for _, old := range history {
-		if supersedes(c, old, history) {
-			plan.Remove = append(plan.Remove, old)
-		} else {
+		pause := pauseOf(old, history)
+		if !supersedes(c, old, pause) {
 			kept = append(kept, old)
+			continue
 		}
+		plan.Remove = append(plan.Remove, old)
+		ended = append(ended, pause.ID)
 	}
 	if c.IntervalDays == 0 {
 		return plan
 	}
 	returns := c.returnDate()
-	if decides, _ := StatusAt(kept, returns); decides.ID == row.ID {
+	decides, _ := StatusAt(kept, returns)
+	if slices.Contains(ended, decides.ID) && lastWord(kept, returns) != Cancelled {
 		plan.Add = append(plan.Add, Change{
 			ID: newID(), StatusID: int(Active), EffectDate: &returns, CreateDate: &created, Details: AutomaticReturnDetails,
 		})
 	}
 	return plan
 }
+
+// lastWord returns the status at a time as if nothing had been paused.
+func lastWord(history []Change, at time.Time) Status {
+	others := slices.DeleteFunc(slices.Clone(history), func(c Change) bool { return c.StatusID == int(Paused) })
+	last, _ := StatusAt(others, at)
+	return Status(last.StatusID)
+}
+
+// endOfTime is the last moment whose year has four digits.
+var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
 
 // createDateAfter makes the last word win: rows with one effect date are told
 // apart by their create dates, and a clock can give the same microsecond twice.
@@ -90,17 +108,28 @@ func createDateAfter(history []Change, now time.Time) time.Time {
 			created = c.CreateDate.Add(time.Microsecond)
 		}
 	}
+	if created.After(endOfTime) { // after a date by hand that no word can follow
+		return now
+	}
 	return created
 }
 
 // supersedes reports whether a change takes a scheduled row away: an automatic
 // return after it. The return of a pause that begins only after the change
-// stays, or the pause would never end; a cancel takes that one too.
-func supersedes(c StatusChange, row Change, history []Change) bool {
+// stays, or the pause would never end; but a cancel takes that one too, and so
+// does a pause that lasts as long or longer.
+func supersedes(c StatusChange, row, pause Change) bool {
 	if !IsAutomaticReturn(row) || row.EffectDate == nil || !row.EffectDate.After(c.EffectDate) {
 		return false
 	}
-	return c.Status == Cancelled || !pauseOf(row, history).After(c.EffectDate)
+	switch {
+	case pause.EffectDate == nil || !pause.EffectDate.After(c.EffectDate), c.Status == Cancelled:
+		return true
+	case c.Status == Paused:
+		return c.IntervalDays == 0 || !row.EffectDate.After(c.returnDate())
+	default:
+		return false
+	}
 }
 
 // IsAutomaticReturn reports whether the row ends a pause by itself.
@@ -108,14 +137,19 @@ func IsAutomaticReturn(row Change) bool {
 	return row.StatusID == int(Active) && row.Details == AutomaticReturnDetails
 }
 
-// pauseOf returns when the pause begins that the return ends: both rows were
-// written at once, so their create dates agree. The zero time where it is gone.
-func pauseOf(ret Change, history []Change) time.Time {
+// pauseOf returns the pause that the automatic return ends: both rows were
+// written at once, so their create dates agree. The zero Change where it is gone.
+func pauseOf(ret Change, history []Change) Change {
+	var pause Change
+	if !IsAutomaticReturn(ret) || ret.EffectDate == nil || ret.CreateDate == nil {
+		return pause
+	}
 	for _, c := range history {
 		if c.StatusID == int(Paused) && c.EffectDate != nil && c.EffectDate.Before(*ret.EffectDate) &&
-			ret.CreateDate != nil && compareDates(c.CreateDate, ret.CreateDate) == 0 {
-			return *c.EffectDate
+			compareDates(c.CreateDate, ret.CreateDate) == 0 &&
+			(pause.EffectDate == nil || compareChanges(c, pause) > 0) { // people give several rows one date
+			pause = c
 		}
 	}
-	return time.Time{}
+	return pause
 }

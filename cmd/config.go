@@ -17,6 +17,7 @@ import (
 	sdklog "go.temporal.io/sdk/log"
 
 	"drayman/models"
+	"drayman/shop"
 )
 
 type logFlags struct {
@@ -100,7 +101,22 @@ func (f *shopFlags) validate() error {
 	if f.ChargeRetryFor < time.Second || f.ChargeRetryFor > 720*time.Hour {
 		return fmt.Errorf("--charge-retry-for ($CHARGE_RETRY_FOR): must be 1s to 720h, not %s", f.ChargeRetryFor)
 	}
+	client, err := f.client()
+	if err != nil {
+		return err
+	}
+	client.Close()
 	return nil
+}
+
+func (f *shopFlags) client() (*shop.Client, error) {
+	client, err := shop.New(shop.Config{
+		URL: f.ShopURL, APIKey: f.ShopAPIKey, APISecret: shop.Secret(f.ShopAPISecret), Timeout: f.ShopTimeout, Version: Version,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("SHOP_URL, SHOP_API_KEY or SHOP_API_SECRET: %w", err)
+	}
+	return client, nil
 }
 
 // temporalOptions reads TEMPORAL_* and temporal.toml, and nothing of ours.

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -85,16 +87,16 @@ type process struct {
 
 func withProcess(ctx context.Context, env *environment, d databaseFlags, l logFlags, run func(*process) error) error {
 	log := l.logger(env.stderr)
+	options, err := temporalOptions(env, log)
+	if err != nil {
+		return err
+	}
 	store, err := d.open(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 	if err := checkSchema(ctx, store); err != nil {
-		return err
-	}
-	options, err := temporalOptions(env, log)
-	if err != nil {
 		return err
 	}
 	// Lazy: the API serves what it can while Temporal is away.
@@ -163,12 +165,27 @@ func serveUntil(ctx context.Context, server *http.Server, listener net.Listener)
 	return nil
 }
 
+// redacting is an output for the standard logger.
+type redacting struct {
+	client *shop.Client
+	log    *slog.Logger
+}
+
+// Write implements io.Writer.
+func (r redacting) Write(line []byte) (int, error) {
+	r.log.Warn(r.client.Redact(strings.TrimSpace(string(line))))
+	return len(line), nil
+}
+
 func (p *process) runWorker(ctx context.Context, f shopFlags) error {
-	client, err := shop.New(shop.Config{URL: f.ShopURL, APIKey: f.ShopAPIKey, APISecret: shop.Secret(f.ShopAPISecret), Timeout: f.ShopTimeout})
+	client, err := f.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	// net/http logs what a server sends unasked on an idle connection, and that
+	// may echo our secret.
+	log.SetOutput(redacting{client, p.log})
 	acts := activities.New(p.store, client, activities.Policy{
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
 	}, p.log)

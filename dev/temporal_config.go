@@ -16,9 +16,10 @@ const (
 	clusterName = "active"
 	storeName   = "sqlite"
 
-	// historyShards is fixed for the life of a temporal.db. A shard writes one
-	// thing at a time, and so does SQLite: more of them gain nothing.
-	historyShards = 1
+	// historyShards is fixed for the life of a temporal.db. A shard looks for
+	// new tasks at most 20 times a second. On one shard a lone workflow took
+	// 50 ms from start to result, on four 12 ms; more gained nothing.
+	historyShards = 4
 
 	// unlimited is far above what one machine does, per second. The defaults of
 	// the rate limits are made for clusters and bite in a load test.
@@ -106,9 +107,12 @@ func dynamicConfig() dynamicconfig.StaticClient {
 	values := dynamicconfig.StaticClient{
 		// The version check would call a server on the internet.
 		dynamicconfig.EnableServerVersionCheck.Key(): false,
-		// So long does a new search attribute stay unknown to a start request
-		// (by default 2 s). Two rows are read each time.
-		dynamicconfig.NamespaceCacheRefreshInterval.Key(): 250 * time.Millisecond,
+		// So long may a new search attribute stay unknown to a start request (by
+		// default 2 s). Each time, each service reads two rows.
+		dynamicconfig.NamespaceCacheRefreshInterval.Key(): 100 * time.Millisecond,
+		// A workflow deleted by hand is gone within so long (by default 30 s).
+		dynamicconfig.TransferProcessorUpdateAckInterval.Key():   time.Second,
+		dynamicconfig.VisibilityProcessorUpdateAckInterval.Key(): time.Second,
 		// Open workflows held in memory, some 10 KB each; by default 128,000.
 		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 16_384,
 	}

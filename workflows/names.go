@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"net/url"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -43,7 +44,7 @@ func SearchAttributes() map[string]enumspb.IndexedValueType {
 // ChargeWorkflowID names the one workflow that may charge the subscription for
 // the period at a time.
 func ChargeWorkflowID(subscriptionID string, period billing.Period) string {
-	return fmt.Sprintf("charge/%s/%s", subscriptionID, period)
+	return fmt.Sprintf("charge/%s/%s", url.PathEscape(subscriptionID), period)
 }
 
 // chargeTaskTimeout bounds one workflow task. The first order call runs inside

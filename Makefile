@@ -1,0 +1,119 @@
+# `make help` lists what there is. Everything needs Go; `make test` also a C
+# compiler (for the race detector) and PostgreSQL's programs.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+WORKFLOWCHECK_VERSION := v0.6.0
+GOVULNCHECK_VERSION   := v1.9.0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+ARGS    ?=
+# The race detector slows some tests down by a factor of ten.
+TESTFLAGS ?= -race -timeout=20m
+
+# The nested modules, those that are there: dev/, bench/.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard */go.mod))
+
+# A tool's directory carries its version, so that a new one is built anew.
+TOOLS         := $(CURDIR)/bin/tools
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+WORKFLOWCHECK := $(TOOLS)/workflowcheck-$(WORKFLOWCHECK_VERSION)/workflowcheck
+GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@echo; echo "  make dev ARGS='--subscriptions 1000' passes flags on; see bin/drayman-dev --help."
+
+.PHONY: dev
+dev: bin/drayman-dev ## Run everything on this machine: Temporal, UI, a fake shop, SQLite, API, worker; state in ./var
+	bin/drayman-dev $(ARGS)
+
+.PHONY: build
+build: bin/drayman bin/drayman-dev ## Build bin/drayman (static) and bin/drayman-dev
+
+# The go command knows best what is out of date.
+.PHONY: bin/drayman
+bin/drayman:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X drayman/cmd.Version=$(VERSION)' -o $@ ./cmd/drayman
+
+# With the go command's default flags, so that `go -C dev test` finds the same
+# compiled Temporal server in the build cache.
+.PHONY: bin/drayman-dev
+bin/drayman-dev:
+	@test -e $@ || echo 'Building bin/drayman-dev. The first time, this compiles a Temporal server: about 6 minutes on two cores.'
+	go build -C dev -o ../$@ .
+
+.PHONY: test
+test: build ## Run all tests, on SQLite, PostgreSQL and a real Temporal server
+	@command -v "$$(go env CC)" >/dev/null || { \
+		echo "make test: go test -race needs a C compiler (Debian: apt-get install gcc libc6-dev)" >&2; exit 1; }
+	TEST_DRAYMAN=$(CURDIR)/bin/drayman bin/drayman-dev env -- go test $(TESTFLAGS) ./...
+	@# Without -race, which would compile the Temporal server a second time.
+	go test -C dev ./...
+
+.PHONY: check
+check: check-tree check-tidy check-vet check-format check-lint check-workflows check-vuln check-compose ## Run all static checks
+
+.PHONY: check-tree
+check-tree:
+	.ci/tree
+
+.PHONY: check-tidy
+check-tidy:
+	set -e; for m in $(MODULES); do echo "go mod tidy -diff: $$m"; go -C $$m mod tidy -diff; done
+
+.PHONY: check-vet
+check-vet:
+	set -e; for m in $(MODULES); do echo "go vet: $$m"; go -C $$m vet ./...; done
+
+.PHONY: check-format
+check-format: $(GOLANGCI_LINT)
+	set -e; for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt --diff); done
+
+.PHONY: check-lint
+check-lint: $(GOLANGCI_LINT)
+	set -e; for m in $(MODULES); do echo "golangci-lint: $$m"; (cd $$m && $(GOLANGCI_LINT) run ./...); done
+
+.PHONY: check-workflows
+check-workflows: $(WORKFLOWCHECK)
+	$(WORKFLOWCHECK) ./...
+
+# Only what is shipped: what dev/ embeds runs on loopback, on a developer's machine.
+.PHONY: check-vuln
+check-vuln: $(GOVULNCHECK)
+	.ci/vulncheck $(GOVULNCHECK) ./...
+
+.PHONY: check-compose
+check-compose:
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet && echo 'docker compose config: ok'; \
+	else echo 'not run: docker compose config (docker compose is not installed; the tests in cmd/ read the file all the same)'; fi
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## Format all Go files
+	set -e; for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt); done
+
+.PHONY: tidy
+tidy: ## Tidy go.mod and go.sum of each module
+	set -e; for m in $(MODULES); do go -C $$m mod tidy; done
+
+.PHONY: tools
+tools: $(GOLANGCI_LINT) $(WORKFLOWCHECK) $(GOVULNCHECK) ## Build the tools of `make check`, pinned, into bin/tools
+
+$(GOLANGCI_LINT):
+	GOFLAGS= GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(WORKFLOWCHECK):
+	GOFLAGS= GOBIN=$(@D) go install go.temporal.io/sdk/contrib/tools/workflowcheck@$(WORKFLOWCHECK_VERSION)
+
+$(GOVULNCHECK):
+	GOFLAGS= GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+.PHONY: secrets
+secrets: ## Make the files in ./secrets that docker-compose.yml reads, those that are missing
+	.ci/secrets
+
+.PHONY: clean
+clean: ## Remove bin/; state in ./var stays
+	rm -rf bin

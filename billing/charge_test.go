@@ -1,0 +1,210 @@
+package billing_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"drayman/billing"
+)
+
+var (
+	november = billing.PeriodAt(day(0), time.UTC)
+	december = billing.PeriodAt(day(31), time.UTC)
+)
+
+// request asks for November's order of the subscription s.
+func request() billing.ChargeRequest {
+	return billing.ChargeRequest{SubscriptionID: "s", Period: november, RequestID: "r", RequireEligible: true}
+}
+
+// facts are those of a subscription that is due.
+func facts() billing.ChargeFacts {
+	sku := 7
+	return billing.ChargeFacts{
+		Exists: true, ClubID: 1, CustomerID: "anna", SKU: &sku,
+		Standing: billing.Standing{Subscription: billing.Active, Club: billing.ClubClosed, HasClub: true},
+	}
+}
+
+func charge(request billing.RequestID, status billing.ChargeStatus) *billing.Charge {
+	return &billing.Charge{RequestID: request, SubscriptionID: "s", Period: november, Status: status}
+}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	cancelled := func(f *billing.ChargeFacts) { f.Standing.Subscription = billing.Cancelled }
+	deleted := func(f *billing.ChargeFacts) { *f = billing.ChargeFacts{SameRequest: f.SameRequest, Open: f.Open} }
+	for name, c := range map[string]struct {
+		same, open *billing.Charge
+		change     func(*billing.ChargeFacts)
+		step       billing.Step
+		found      billing.RequestID
+		code       billing.Code
+	}{
+		"due":                          {step: billing.StepPlace},
+		"unknown":                      {change: deleted, code: billing.CodeSubscriptionNotFound},
+		"cancelled":                    {change: cancelled, code: billing.CodeNotEligible},
+		"charged under this id":        {same: charge("r", billing.Charged), open: charge("r", billing.Charged), step: billing.StepAnswer, found: "r"},
+		"charged under another id":     {open: charge("q", billing.Charged), step: billing.StepAnswer, found: "q"},
+		"charged, cancelled since":     {open: charge("q", billing.Charged), change: cancelled, step: billing.StepAnswer, found: "q"},
+		"declined under this id":       {same: charge("r", billing.Declined), step: billing.StepAnswer, found: "r"},
+		"declined, cancelled since":    {same: charge("r", billing.Declined), change: cancelled, step: billing.StepAnswer, found: "r"},
+		"declined here, charged there": {same: charge("r", billing.Declined), open: charge("q", billing.Charged), step: billing.StepAnswer, found: "q"},
+		"declined here, pending there": {same: charge("r", billing.Declined), open: charge("q", billing.Pending), step: billing.StepAnswer, found: "r"},
+		"declined here, in doubt":      {same: charge("r", billing.Declined), open: charge("q", billing.Unresolved), step: billing.StepAnswer, found: "r"},
+		"pending under this id":        {same: charge("r", billing.Pending), open: charge("r", billing.Pending), step: billing.StepJoin, found: "r"},
+		"pending under another id":     {open: charge("q", billing.Pending), step: billing.StepJoin, found: "q"},
+		"pending, cancelled since":     {open: charge("q", billing.Pending), change: cancelled, step: billing.StepJoin, found: "q"},
+		"pending, deleted since":       {open: charge("q", billing.Pending), change: deleted, step: billing.StepJoin, found: "q"},
+		"unresolved":                   {open: charge("q", billing.Unresolved), step: billing.StepResume, found: "q"},
+		"unresolved, cancelled since":  {open: charge("q", billing.Unresolved), change: cancelled, step: billing.StepResume, found: "q"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := facts()
+			f.SameRequest, f.Open = c.same, c.open
+			if c.change != nil {
+				c.change(&f)
+			}
+
+			step, found, err := billing.Decide(request(), f)
+
+			require.Equal(t, c.code, billing.CodeOf(err))
+			if c.code != "" {
+				require.Nil(t, found)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.step, step)
+			if c.found == "" {
+				require.Nil(t, found)
+			} else {
+				require.Equal(t, c.found, found.RequestID)
+			}
+		})
+	}
+}
+
+// A request id belongs to one subscription and period, whatever became of it
+// there and whatever there is here.
+func TestDecideRefusesAReusedRequestID(t *testing.T) {
+	t.Parallel()
+	for _, status := range []billing.ChargeStatus{billing.Pending, billing.Charged, billing.Declined, billing.Unresolved} {
+		for _, open := range []*billing.Charge{nil, charge("q", billing.Charged), charge("q", billing.Pending), charge("q", billing.Unresolved)} {
+			elsewhere, earlier := charge("r", status), charge("r", status)
+			elsewhere.SubscriptionID, earlier.Period = "S", december
+			for _, used := range []*billing.Charge{elsewhere, earlier} {
+				f := facts()
+				f.SameRequest, f.Open = used, open
+
+				_, found, err := billing.Decide(request(), f)
+
+				require.Equal(t, billing.CodeRequestIDReused, billing.CodeOf(err))
+				require.Nil(t, found, "another customer's charge is nobody's business")
+			}
+		}
+	}
+}
+
+func TestDecideWithoutEligibility(t *testing.T) {
+	t.Parallel()
+	for reason, change := range map[billing.Reason]func(*billing.ChargeFacts){
+		billing.ReasonSubscriptionCancelled:     func(f *billing.ChargeFacts) { f.Standing.Subscription = billing.Cancelled },
+		billing.ReasonSubscriptionPaused:        func(f *billing.ChargeFacts) { f.Standing.Subscription = billing.Paused },
+		billing.ReasonSubscriptionWithoutStatus: func(f *billing.ChargeFacts) { f.Standing.Subscription = 0 },
+		billing.ReasonClubInactive:              func(f *billing.ChargeFacts) { f.Standing.Club = billing.ClubInactive },
+		billing.ReasonClubWithoutStatus:         func(f *billing.ChargeFacts) { f.Standing.Club = 0 },
+	} {
+		f := facts()
+		change(&f)
+		_, _, err := billing.Decide(request(), f)
+		requireNotEligible(t, reason, err)
+
+		anybody := request()
+		anybody.RequireEligible = false
+		step, _, err := billing.Decide(anybody, f)
+		require.NoError(t, err)
+		require.Equal(t, billing.StepPlace, step)
+	}
+}
+
+// No check can be turned off for what the shop must be told.
+func TestDecideNeedsWhatTheShopMustBeTold(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		reason billing.Reason
+		change func(*billing.ChargeFacts)
+	}{
+		{billing.ReasonSubscriptionWithoutClub, func(f *billing.ChargeFacts) { f.Standing.HasClub, f.SKU = false, nil }},
+		{billing.ReasonWithoutCustomer, func(f *billing.ChargeFacts) { f.CustomerID = "" }},
+		{billing.ReasonWithoutCustomer, func(f *billing.ChargeFacts) { f.CustomerID = "a\x00" }},
+		{billing.ReasonWithoutSKU, func(f *billing.ChargeFacts) { f.SKU = nil }},
+	} {
+		for _, required := range []bool{true, false} {
+			f, req := facts(), request()
+			c.change(&f)
+			req.RequireEligible = required
+			_, _, err := billing.Decide(req, f)
+			requireNotEligible(t, c.reason, err)
+		}
+	}
+}
+
+func requireNotEligible(t *testing.T, reason billing.Reason, err error) {
+	t.Helper()
+	var problem *billing.Error
+	require.ErrorAs(t, err, &problem)
+	require.Equal(t, billing.CodeNotEligible, problem.Code)
+	require.Equal(t, reason, problem.Reason)
+	require.Contains(t, problem.Detail, reason.Sentence())
+}
+
+func genFacts() *rapid.Generator[billing.ChargeFacts] {
+	return rapid.Custom(func(t *rapid.T) billing.ChargeFacts {
+		open := rapid.SampledFrom([]billing.ChargeStatus{billing.Pending, billing.Charged, billing.Unresolved})
+		any := rapid.SampledFrom([]billing.ChargeStatus{billing.Pending, billing.Charged, billing.Unresolved, billing.Declined})
+		f := billing.ChargeFacts{
+			Exists: rapid.Bool().Draw(t, "exists"), CustomerID: rapid.SampledFrom([]string{"", "anna"}).Draw(t, "customer"),
+			SKU: rapid.Ptr(rapid.IntRange(1, 2), true).Draw(t, "sku"),
+			Standing: billing.Standing{
+				Subscription: billing.Status(rapid.IntRange(0, 4).Draw(t, "status")),
+				Club:         billing.ClubStatus(rapid.IntRange(0, 4).Draw(t, "club")), HasClub: rapid.Bool().Draw(t, "has club"),
+			},
+		}
+		if rapid.Bool().Draw(t, "open") {
+			f.Open = charge(rapid.SampledFrom([]billing.RequestID{"r", "q"}).Draw(t, "open id"), open.Draw(t, "open status"))
+		}
+		if rapid.Bool().Draw(t, "same") {
+			f.SameRequest = charge("r", any.Draw(t, "same status"))
+			f.SameRequest.SubscriptionID = rapid.SampledFrom([]string{"s", "s2"}).Draw(t, "same subscription")
+			f.SameRequest.Period = rapid.SampledFrom([]billing.Period{november, december}).Draw(t, "same period")
+		}
+		return f
+	})
+}
+
+func TestDecideNeverPlacesWhatMayBeAnOrderAlready(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		f, req := genFacts().Draw(t, "facts"), request()
+		req.RequireEligible = rapid.Bool().Draw(t, "required")
+
+		step, found, err := billing.Decide(req, f)
+
+		placed := err == nil && step == billing.StepPlace
+		switch {
+		case f.Open != nil, f.SameRequest != nil && f.SameRequest.Status == billing.Declined:
+			require.False(t, placed)
+		case req.RequireEligible && !billing.Eligible(f.Standing), !f.Exists, f.SKU == nil:
+			require.False(t, placed)
+		}
+		require.Equal(t, err == nil && !placed, found != nil)
+		if found != nil {
+			require.Equal(t, "s", found.SubscriptionID)
+			require.Equal(t, november, found.Period)
+		}
+	})
+}
