@@ -244,7 +244,8 @@ func TestStatusChangeValidate(t *testing.T) {
 	year := func(y int) time.Time { return time.Date(y, 6, 1, 0, 0, 0, 0, time.UTC) }
 	for _, good := range []billing.StatusChange{
 		to(billing.Active, 0), to(billing.Cancelled, 0), pause(0, 0), pause(0, 1), pause(0, billing.MaxPauseDays),
-		{Status: billing.Active, EffectDate: year(1900)}, {Status: billing.Active, EffectDate: year(9999)},
+		{Status: billing.Active, EffectDate: year(1900)},
+		{Status: billing.Active, EffectDate: year(9999)},
 		{Status: billing.Active, EffectDate: day(0), Details: strings.Repeat("ä", 256)},
 		{Status: billing.Active, EffectDate: day(0), Details: "'; DROP TABLE club; -- 🍺"},
 	} {
@@ -256,7 +257,8 @@ func TestStatusChangeValidate(t *testing.T) {
 		"effect_date": {{Status: billing.Active, EffectDate: year(1899)}, {Status: billing.Active, EffectDate: year(10000)}, {Status: billing.Active}, {Status: billing.Paused, EffectDate: year(9999), IntervalDays: 365}},
 		"details": {
 			{Status: billing.Active, EffectDate: day(0), Details: strings.Repeat("a", 257)},
-			{Status: billing.Active, EffectDate: day(0), Details: "a\x00"}, {Status: billing.Active, EffectDate: day(0), Details: "a\xff"},
+			{Status: billing.Active, EffectDate: day(0), Details: "a\x00"},
+			{Status: billing.Active, EffectDate: day(0), Details: "a\xff"},
 			{Status: billing.Active, EffectDate: day(0), Details: billing.AutomaticReturnDetails},
 		},
 	} {
