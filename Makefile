@@ -111,8 +111,13 @@ $(GOVULNCHECK):
 	GOFLAGS= GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
 .PHONY: secrets
-secrets: ## Make the files in ./secrets that docker-compose.yml reads, those that are missing
-	.ci/secrets
+secrets: ## Make the files that docker-compose.yml reads, those that are missing; SHOP_API_KEY and SHOP_API_SECRET may be given
+	@mkdir -p -m 700 secrets
+	@cd secrets && set -e; make() { test -e "$$1" || { cat >"$$1" && chmod 444 "$$1" && echo "made secrets/$$1"; }; }; \
+	od -An -N24 -tx1 /dev/urandom | tr -d ' \n' | make postgres_password; \
+	printf 'postgres://drayman:%s@postgres:5432/drayman?sslmode=disable' "$$(cat postgres_password)" | make database_url; \
+	printf '%s' "$${SHOP_API_KEY:-dev-key}" | make shop_api_key; \
+	printf '%s' "$${SHOP_API_SECRET:-dev-secret}" | make shop_api_secret
 
 .PHONY: clean
 clean: ## Remove bin/; state in ./var stays

@@ -41,14 +41,18 @@ type Charge struct {
 	// ClaimedUntil (zero: at any time).
 	Owner        string    `json:"-"`
 	ClaimedUntil time.Time `json:"-"`
-	RunID        string    `json:"-"`
+	RunID        string    `json:"-"` // the billing run that claimed it, "" for a request
+	// SentAt is set, where the shop is not idempotent, before the request may
+	// leave; zero: it has surely not left.
+	SentAt time.Time `json:"-"`
 }
 
 // ChargeRequest asks for this period's order of a subscription.
 type ChargeRequest struct {
 	SubscriptionID string
 	Period         Period
-	RequestID      RequestID
+	RequestID      RequestID // "": derived, see [DerivedRequestID]
+	RunID          string    // the billing run that asks, "" for a request
 	// RequireEligible refuses a subscription that is not eligible at the claim.
 	RequireEligible bool
 }

@@ -23,6 +23,9 @@ const (
 	CodeChargeUnresolved     Code = "charge_unresolved"
 	CodeChargeNotUnresolved  Code = "charge_not_unresolved"
 	CodeLedgerConflict       Code = "ledger_conflict"
+	CodeRunNotFound          Code = "run_not_found"
+	CodeRunNotActive         Code = "run_not_active"
+	CodePeriodInFuture       Code = "period_in_future"
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for

@@ -6,6 +6,7 @@
 //	drayman api                   the HTTP API
 //	drayman worker                the Temporal worker
 //	drayman serve                 both in one process
+//	drayman healthcheck           whether the API of this machine is ready
 //	drayman version
 //
 // It is a package, and not the main package itself, so that the program for

@@ -24,6 +24,8 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run API and worker in one process."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date, or show where it stands."`
 	Version versionCommand `cmd:"" help:"Show the version."`
+
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask the API of this machine whether it is ready; for containers."`
 }
 
 // environment is what a command gets from its surroundings.

@@ -93,6 +93,20 @@ func TestEnvInterruptedLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestSecondInterruptEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	p := startProgram(t, "env", "--", "sh", "-c", `trap "echo not yet" INT; echo waiting; while :; do sleep 1; done`)
+	p.awaitOutput(t, "waiting")
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
+	p.awaitOutput(t, "not yet")
+
+	begin := time.Now()
+	code := p.end(t, syscall.SIGINT)
+
+	require.Equal(t, interrupted, code)
+	require.Less(t, time.Since(begin), commandPatience)
+}
+
 func TestEnvKilledLeavesNoServers(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends the children of a killed process")

@@ -64,21 +64,36 @@ func (l *temporalLog) Fatal(msg string, tags ...tag.Tag) {
 }
 
 func fatalError(msg string, tags []tag.Tag) error {
-	for _, t := range tags {
-		if cause, ok := t.Value().(error); ok {
-			return fmt.Errorf("%s: %w", msg, cause)
-		}
+	if cause := errorText(tags); cause != "" {
+		return fmt.Errorf("%s: %s", msg, cause)
 	}
 	return fmt.Errorf("%s %v", msg, attributes(tags))
+}
+
+// errorText is the text of the tag "error": the server hands errors to its log
+// as such, not as errors.
+func errorText(tags []tag.Tag) string {
+	for _, t := range tags {
+		if t.Key() == "error" {
+			return fmt.Sprint(t.Value())
+		}
+	}
+	return ""
 }
 
 // noHTTP is a warning of the server that is on purpose here: its HTTP API would
 // be one more thing without a password, and nobody needs it.
 const noHTTP = "HTTP API port has not been set."
 
+// write leaves what is on purpose to those who want to see everything: noHTTP,
+// and callers that hang up, as each worker does when it stops.
 func (l *temporalLog) write(level slog.Level, msg string, tags []tag.Tag) {
 	ctx := context.Background()
-	if l.muted.Load() || !l.to.Enabled(ctx, level) || strings.HasPrefix(msg, noHTTP) {
+	if l.muted.Load() || !l.to.Enabled(ctx, level) {
+		return
+	}
+	onPurpose := strings.HasPrefix(msg, noHTTP) || strings.Contains(errorText(tags), context.Canceled.Error())
+	if onPurpose && !l.to.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	l.to.LogAttrs(ctx, level, msg, attributes(tags)...)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
+	"go.temporal.io/server/common/log/tag"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -235,9 +238,27 @@ func TestTemporalFailureEndsOnlyTheGoroutine(t *testing.T) {
 	log := newTemporalLog(slog.New(slog.DiscardHandler))
 
 	go func() {
-		log.With().Fatal("cannot listen")
+		log.With(tag.NewStringTag("service", "matching")).Fatal("cannot listen", tag.Error(errors.New("port taken")))
 		panic("not reached")
 	}()
 
-	require.ErrorContains(t, <-log.fatal, "cannot listen")
+	require.EqualError(t, <-log.fatal, "cannot listen: port taken")
+}
+
+func TestTemporalLogLeavesOutWhatIsOnPurpose(t *testing.T) {
+	t.Parallel()
+	var written output
+	log := newTemporalLog(slog.New(slog.NewTextHandler(&written, &slog.HandlerOptions{Level: slog.LevelWarn})))
+
+	log.Info("quiet")
+	log.Error("a worker stops", tag.Error(context.Canceled))
+	log.Warn(noHTTP + " And so on.")
+	require.Empty(t, written.String())
+	log.With(tag.NewStringTag("service", "history")).Warn("loud", tag.Error(errors.New("disk full")))
+	require.Contains(t, written.String(), `level=WARN msg=loud part=temporal service=history error="disk full"`)
+	before := written.String()
+	log.mute()
+	log.Error("stopping")
+
+	require.Equal(t, before, written.String())
 }

@@ -141,7 +141,7 @@ func TestAnOpenTransactionIsNotWaitedForForever(t *testing.T) {
 	require.Equal(t, alembicHead, report.TakenOver)
 	require.Equal(t, []int64{2}, versionsOf(report.Applied))
 	require.EqualValues(t, 2, report.Version)
-	require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "at version 2 and version 6 is needed")
+	require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "at version 2 and version 7 is needed")
 	require.Equal(t, []string{"drayman_subscription_status_at"}, invalidIndexes(t, d), "what an interrupted build leaves")
 
 	// And when the session is gone, the next Up drops that and builds it again.

@@ -32,7 +32,11 @@ func (s *Store) Club(ctx context.Context, id int) (*billing.Club, error) {
 }
 
 func readClub(tx *gorm.DB, id int, at time.Time) (*billing.Club, error) {
-	clubs, err := readClubs(tx.Where("id = ?", id), at)
+	var clubs []billing.Club
+	var err error
+	if int(int32(id)) == id { // no other fits the column, and PostgreSQL would fail
+		clubs, err = readClubs(tx.Where("id = ?", id), at)
+	}
 	if err != nil {
 		return nil, err
 	}

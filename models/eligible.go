@@ -33,8 +33,7 @@ const isEligible = subscriptionStatusAt + ` = 1
 func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error {
 	where := []string{isEligible}
 	if !q.Uncharged.IsZero() {
-		where = append(where, `NOT EXISTS (SELECT 1 FROM charge l
-			WHERE l.subscription_id = s.id AND l.period = @period AND l.status <> 'declined')`)
+		where = append(where, hasNoOpenCharge)
 	}
 	if q.After != "" {
 		where = append(where, `s.id COLLATE "C" > @after`)

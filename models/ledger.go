@@ -140,9 +140,15 @@ func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 }
 
 func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
+	if by.req.RequestID == "" {
+		var err error
+		if by.req.RequestID, err = nextDerivedID(tx, by.req); err != nil {
+			return err
+		}
+	}
 	claim.Charge = &billing.Charge{
 		RequestID: by.req.RequestID, SubscriptionID: by.req.SubscriptionID, Period: by.req.Period,
-		Status: billing.Pending, Owner: by.owner, ClubID: by.facts.ClubID,
+		Status: billing.Pending, Owner: by.owner, RunID: by.req.RunID, ClubID: by.facts.ClubID,
 		CustomerID: by.facts.CustomerID, SKU: *by.facts.SKU, CreatedAt: by.now,
 	}
 	row := newChargeRow(claim.Charge)
@@ -151,6 +157,23 @@ func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 		return ErrClaimRaced
 	}
 	return inserted.Error
+}
+
+// nextDerivedID returns the request id of the next attempt of billing runs: after
+// those that were declined, and past any that a caller has used for something
+// else.
+func nextDerivedID(tx *gorm.DB, req billing.ChargeRequest) (billing.RequestID, error) {
+	for attempt := 1; attempt <= billing.MaxAttempt; attempt++ {
+		id := billing.DerivedRequestID(req.Period, req.SubscriptionID, attempt)
+		var used int64
+		if err := tx.Model(&chargeRow{}).Where("request_id = ?", string(id)).Count(&used).Error; err != nil {
+			return "", err
+		}
+		if used == 0 {
+			return id, nil
+		}
+	}
+	return "", fmt.Errorf("all %d request ids of the subscription for %s are used", billing.MaxAttempt, req.Period)
 }
 
 // takeOver makes the claimant the owner of the row that it found, provided that
@@ -245,16 +268,19 @@ func (s *Store) Resolve(ctx context.Context, r billing.Resolution) (*billing.Cha
 		if err != nil {
 			return err
 		}
+		found, err := newestCharge(tx, r.SubscriptionID, r.Period)
+		if err != nil {
+			return err
+		}
 		changed := tx.Model(&chargeRow{}).
-			Where("subscription_id = ? AND period = ? AND status = 'unresolved'", r.SubscriptionID, r.Period.String()).
+			Where("request_id = ? AND status = 'unresolved'", string(found.RequestID)).
 			Updates(map[string]any{
 				"status": string(r.Outcome), "resolved_by": r.By, "resolved_note": r.Note, "settled_at": timestamp{now},
 			})
 		if changed.Error != nil {
 			return changed.Error
 		}
-		// The row just settled is the newest of its period, declined or not.
-		resolved, err = newestCharge(tx, r.SubscriptionID, r.Period)
+		resolved, err = readCharge(tx.Where("request_id = ?", string(found.RequestID)))
 		if err == nil && changed.RowsAffected == 0 {
 			return &billing.Error{
 				Code: billing.CodeChargeNotUnresolved, Charge: resolved,

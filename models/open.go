@@ -210,8 +210,13 @@ func (s *Store) now(tx *gorm.DB) (time.Time, error) {
 }
 
 // inTransaction runs fn in one transaction; on SQLite in an immediate one, alone.
+// On PostgreSQL each statement must see what was committed while the one before
+// it waited for a lock, also where the database's default is a stricter level.
 func (s *Store) inTransaction(ctx context.Context, fn func(tx *gorm.DB) error) error {
-	return s.write.WithContext(ctx).Transaction(fn)
+	if s.dialect == SQLite {
+		return s.write.WithContext(ctx).Transaction(fn)
+	}
+	return s.write.WithContext(ctx).Transaction(fn, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 }
 
 // sql adapts a statement to the dialect: the name of the collation by bytes is

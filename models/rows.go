@@ -2,6 +2,8 @@ package models
 
 import (
 	"encoding/json"
+	"strings"
+	"unicode/utf8"
 
 	"drayman/billing"
 )
@@ -106,6 +108,9 @@ func (r chargeRow) charge() (*billing.Charge, error) {
 	if r.ClaimedUntil != nil {
 		c.ClaimedUntil = r.ClaimedUntil.Time
 	}
+	if r.SentAt != nil {
+		c.SentAt = r.SentAt.Time
+	}
 	return c, nil
 }
 
@@ -114,14 +119,28 @@ func newChargeRow(c *billing.Charge) chargeRow {
 		RequestID: string(c.RequestID), SubscriptionID: c.SubscriptionID, Period: c.Period.String(),
 		Status: string(c.Status), Owner: c.Owner, Attempts: c.Attempts, RunID: orNull(c.RunID),
 		ClubID: orNull(c.ClubID), CustomerID: c.CustomerID, SKUID: c.SKU,
-		ShopOrder: orNull(string(c.Order)), FailureCode: orNull(c.FailureCode),
-		FailureDetail: orNull(c.FailureDetail), ResolvedBy: orNull(c.ResolvedBy),
+		ShopOrder: orNull(storable(string(c.Order), len(c.Order))), FailureCode: orNull(storable(c.FailureCode, 64)),
+		FailureDetail: orNull(storable(c.FailureDetail, 1024)), ResolvedBy: orNull(c.ResolvedBy),
 		ResolvedNote: orNull(c.ResolvedNote), CreatedAt: timestamp{c.CreatedAt}, SettledAt: newTimestamp(c.SettledAt),
 	}
 	if !c.ClaimedUntil.IsZero() {
 		r.ClaimedUntil = &timestamp{c.ClaimedUntil}
 	}
+	if !c.SentAt.IsZero() {
+		r.SentAt = &timestamp{c.SentAt}
+	}
 	return r
+}
+
+// storable makes text from outside one that the table takes: a charge is settled
+// again and again until it does. The length is in characters.
+func storable(text string, longest int) string {
+	const unknown = "\uFFFD"
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, unknown), "\x00", unknown)
+	if utf8.RuneCountInString(text) <= longest {
+		return text
+	}
+	return string([]rune(text)[:longest-1]) + "…"
 }
 
 func valueOf[T any](p *T) T {

@@ -2,6 +2,7 @@ package models_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -109,4 +110,11 @@ func waitForLock(t *testing.T, db modelstest.Database, n int) {
 		return len(db.Lines(t, `SELECT pid::text FROM pg_stat_activity
 			WHERE datname = current_database() AND wait_event_type = 'Lock'`)) >= n
 	}, 10*time.Second, 2*time.Millisecond, "nobody waits for a lock")
+}
+
+// errorAs is errors.As with the target as a result.
+func errorAs[E error](err error) (E, bool) {
+	var target E
+	ok := errors.As(err, &target)
+	return target, ok
 }

@@ -74,7 +74,7 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 		var claim activities.ClaimChargeOutput
 		err := workflow.ExecuteLocalActivity(ctx, acts.ClaimCharge, activities.ClaimChargeInput{
 			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID,
-			RequireEligible: in.RequireEligible, Owner: workflow.GetInfo(ctx).WorkflowExecution.ID,
+			RequireEligible: in.RequireEligible, Owner: ChargeOwner,
 		}).Get(ctx, &claim)
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err

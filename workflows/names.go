@@ -47,6 +47,10 @@ func ChargeWorkflowID(subscriptionID string, period billing.Period) string {
 	return fmt.Sprintf("charge/%s/%s", url.PathEscape(subscriptionID), period)
 }
 
+// ChargeOwner owns the claims of ChargeSubscription in the ledger. All of them
+// have one name: the workflow id lets only one at a time at each charge.
+const ChargeOwner = "charge"
+
 // chargeTaskTimeout bounds one workflow task. The first order call runs inside
 // of it, see firstOrderTimeout.
 const chargeTaskTimeout = 10 * time.Second

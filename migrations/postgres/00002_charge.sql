@@ -33,3 +33,4 @@ CREATE TABLE charge (
 CREATE UNIQUE INDEX charge_one_open ON charge (subscription_id, period) WHERE status <> 'declined';
 CREATE INDEX charge_by_subscription ON charge (subscription_id, period, created_at);
 CREATE INDEX charge_by_period ON charge (period, status);
+CREATE INDEX charge_by_run ON charge (run_id, status);

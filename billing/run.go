@@ -1,0 +1,228 @@
+package billing
+
+import "time"
+
+// RunState is where a billing run stands.
+type RunState string
+
+// The states of a run. A paused one can be resumed; the last three are final.
+// Abandoned is a run that Temporal has lost and that another has succeeded.
+const (
+	RunRunning   RunState = "running"
+	RunPaused    RunState = "paused"
+	RunFinished  RunState = "finished"
+	RunCancelled RunState = "cancelled"
+	RunAbandoned RunState = "abandoned"
+)
+
+// RunSettings are how a billing run goes about its work. A zero field takes the
+// default of [RunSettings.WithDefaults].
+type RunSettings struct {
+	// OrdersPerSecond caps the orders of the whole run, over all workers; 0 is no
+	// cap. At most [MaxOrdersPerSecond].
+	OrdersPerSecond float64 `json:"orders_per_second"`
+	// PageSize is how many subscriptions a page holds, 1 to 5000.
+	PageSize int `json:"page_size"`
+	// Concurrency is how many orders are in flight at once, 1 to 1000.
+	Concurrency int `json:"concurrency"`
+	// WorkflowPerCharge gives each charge a workflow of its own: slower, and each
+	// is to be seen in the Temporal UI.
+	WorkflowPerCharge bool `json:"workflow_per_charge"`
+}
+
+// Limits and defaults of the settings.
+const (
+	MaxOrdersPerSecond = 100_000
+	MinOrdersPerSecond = 0.01
+	MaxPageSize        = 5000
+	MaxConcurrency     = 1000
+	defaultPageSize    = 500
+	defaultConcurrency = 64
+)
+
+// WithDefaults fills in what was left open.
+func (s RunSettings) WithDefaults() RunSettings {
+	if s.PageSize == 0 {
+		s.PageSize = defaultPageSize
+	}
+	if s.Concurrency == 0 {
+		s.Concurrency = defaultConcurrency
+	}
+	return s
+}
+
+// Validate returns an error with [CodeInvalid] that names the first bad field.
+func (s RunSettings) Validate() error {
+	switch {
+	case s.PageSize < 1 || s.PageSize > MaxPageSize:
+		return Invalid("page_size", "must be 1 to 5000")
+	case s.Concurrency < 1 || s.Concurrency > MaxConcurrency:
+		return Invalid("concurrency", "must be 1 to 1000")
+	}
+	return ValidatePace(s.OrdersPerSecond)
+}
+
+// ValidatePace checks a pace in orders a second: 0 for no cap, or 0.01 to 100,000.
+func ValidatePace(ordersPerSecond float64) error {
+	if ordersPerSecond != 0 && !(ordersPerSecond >= MinOrdersPerSecond && ordersPerSecond <= MaxOrdersPerSecond) {
+		return Invalid("orders_per_second", "must be 0 (no cap) or 0.01 to 100000")
+	}
+	return nil
+}
+
+// Run is a billing run as the database has it. Times are UTC.
+type Run struct {
+	ID       string      `json:"id"` // "{period}/{number}", the number from 1 on
+	Period   Period      `json:"period"`
+	Number   int         `json:"number"`
+	State    RunState    `json:"state"`
+	Reason   string      `json:"reason,omitempty"` // why it paused itself, or who paused it
+	Settings RunSettings `json:"settings"`
+	CutOff   time.Time   `json:"cut_off"` // who was eligible then is due
+	Due      int         `json:"due"`     // so many were eligible and not yet charged at the cut-off
+	EndedAt  *time.Time  `json:"ended_at,omitempty"`
+
+	// ExecutionID is the first execution of the run's workflow.
+	ExecutionID string `json:"-"`
+}
+
+// RunCounts is what has become of a run's charges so far.
+type RunCounts struct {
+	Charged    int `json:"charged"`
+	Declined   int `json:"declined"`
+	Pending    int `json:"pending"`
+	Unresolved int `json:"unresolved"`
+}
+
+// Tried is how many charges the run has claimed.
+func (c RunCounts) Tried() int { return c.Charged + c.Declined + c.Pending + c.Unresolved }
+
+// Slots is leave to send orders, under the pace of the run.
+type Slots struct {
+	// State is the run's; slots are given only while it is running.
+	State RunState
+	// Count is how many orders may go out, 0 if none may yet.
+	Count int
+	// Wait is how long until the first of them; or, with Count 0, until it is
+	// worth asking again.
+	Wait time.Duration
+	// Interval lies between two of them.
+	Interval time.Duration
+}
+
+// PageClaim asks for the claims of a batch of a page.
+type PageClaim struct {
+	RunID  string
+	Owner  string // the page
+	Period Period
+	After  string // ids greater than this one
+	UpTo   string // and not greater than this one
+	Limit  int
+	// HeldFor is how long nobody else may take the claims over.
+	HeldFor time.Duration
+	// IdempotentShop: if not, claiming is leave to send, once.
+	IdempotentShop bool
+}
+
+// PageClaimed is what a batch came to.
+type PageClaimed struct {
+	Charges []Charge
+	// LeftOver are subscriptions that could not be claimed together: a person's
+	// transaction holds the row, or the derived request id is taken.
+	LeftOver []string
+	// Cursor is the last id that was looked at; Done says that the range is
+	// through.
+	Cursor string
+	Done   bool
+}
+
+// ReportClass says what became of a subscription that was eligible at a run's
+// cut-off. Each is in exactly one class.
+type ReportClass string
+
+// The classes of a report.
+const (
+	ClassChargedInRun  ReportClass = "charged_in_run"
+	ClassChargedBefore ReportClass = "charged_before" // or beside the run, by a request
+	ClassDeclined      ReportClass = "declined"
+	ClassUnresolved    ReportClass = "unresolved"
+	ClassPending       ReportClass = "pending"
+	// ClassSkipped: no charge, and none can be made now: no longer eligible, or
+	// without a customer id or SKU.
+	ClassSkipped ReportClass = "skipped"
+	// ClassMissing: no charge, though one could be made. Start the run again.
+	ClassMissing ReportClass = "missing"
+)
+
+// ReportClasses are all classes, in the order of a report.
+func ReportClasses() []ReportClass {
+	return []ReportClass{
+		ClassChargedInRun, ClassChargedBefore, ClassDeclined, ClassUnresolved, ClassPending, ClassSkipped, ClassMissing,
+	}
+}
+
+// ReportLine counts the subscriptions of one club and SKU.
+type ReportLine struct {
+	ClubID int                 `json:"club_id"`
+	SKU    int                 `json:"sku_id"`
+	Counts map[ReportClass]int `json:"counts"`
+}
+
+// Report is the account of a period after a run.
+type Report struct {
+	Run Run `json:"run"`
+	// Eligible is how many were eligible at the cut-off: the sum of Totals.
+	Eligible int                 `json:"eligible"`
+	Totals   map[ReportClass]int `json:"totals"`
+	Lines    []ReportLine        `json:"lines"`
+	// Closed: nobody is missing, pending or unresolved.
+	Closed bool `json:"closed"`
+}
+
+// NewReport adds the lines up.
+func NewReport(run Run, lines []ReportLine) Report {
+	r := Report{Run: run, Totals: map[ReportClass]int{}, Lines: lines}
+	for _, class := range ReportClasses() {
+		r.Totals[class] = 0
+	}
+	for _, line := range lines {
+		for class, n := range line.Counts {
+			r.Totals[class] += n
+			r.Eligible += n
+		}
+	}
+	r.Closed = r.Totals[ClassMissing]+r.Totals[ClassPending]+r.Totals[ClassUnresolved] == 0
+	return r
+}
+
+// Progress is a run as it stands at a moment.
+type Progress struct {
+	Run
+	Counts RunCounts `json:"counts"`
+	// Left is how many of those due have not been tried yet; 0 when it has ended.
+	Left int `json:"left"`
+	// OrdersPerSecond is the average since the cut-off, pauses included.
+	OrdersPerSecond float64 `json:"average_orders_per_second"`
+	// ExpectedEnd is when nobody is left, at that average; nil where it cannot be
+	// told or there is nobody left.
+	ExpectedEnd *time.Time `json:"expected_end,omitempty"`
+}
+
+// NewProgress works out the progress of the run at the time now.
+func NewProgress(run Run, counts RunCounts, now time.Time) Progress {
+	p := Progress{Run: run, Counts: counts}
+	until := now
+	if run.EndedAt != nil {
+		until = *run.EndedAt
+	} else {
+		p.Left = max(0, run.Due-counts.Tried())
+	}
+	if spent := until.Sub(run.CutOff).Seconds(); spent > 0 {
+		p.OrdersPerSecond = float64(counts.Tried()-counts.Pending) / spent
+	}
+	if p.Left > 0 && p.OrdersPerSecond > 0 {
+		end := now.Add(time.Duration(float64(p.Left) / p.OrdersPerSecond * float64(time.Second))).Truncate(time.Second)
+		p.ExpectedEnd = &end
+	}
+	return p
+}

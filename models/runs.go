@@ -1,0 +1,276 @@
+package models
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"drayman/billing"
+)
+
+type runRow struct {
+	ID                string `gorm:"primaryKey"`
+	Period            string
+	Number            int
+	ExecutionID       string
+	State             string
+	Reason            *string
+	CutOff            timestamp
+	Due               int
+	OrdersPerSecond   float64
+	PageSize          int
+	Concurrency       int
+	WorkflowPerCharge bool
+	NextSlot          *timestamp
+	EndedAt           *timestamp
+}
+
+func (runRow) TableName() string { return "billing_run" }
+
+func (r runRow) run() (*billing.Run, error) {
+	period, err := billing.ParsePeriod(r.Period)
+	if err != nil {
+		return nil, err
+	}
+	return &billing.Run{
+		ID: r.ID, Period: period, Number: r.Number, State: billing.RunState(r.State), Reason: valueOf(r.Reason),
+		CutOff: r.CutOff.Time, Due: r.Due, EndedAt: timeOf(r.EndedAt), ExecutionID: r.ExecutionID,
+		Settings: billing.RunSettings{
+			OrdersPerSecond: r.OrdersPerSecond, PageSize: r.PageSize, Concurrency: r.Concurrency, WorkflowPerCharge: r.WorkflowPerCharge,
+		},
+	}, nil
+}
+
+// StartRun records a new run of the period, with its cut-off now and how many
+// are due, or returns the one that the execution has recorded before. A run of
+// the period that has not ended was lost by Temporal: it becomes abandoned.
+func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
+	var started *billing.Run
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		known, err := readRun(tx.Where("execution_id = ?", executionID))
+		if billing.CodeOf(err) != billing.CodeRunNotFound {
+			started = known
+			return err
+		}
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", period.String()).
+			Updates(map[string]any{"state": string(billing.RunAbandoned), "ended_at": timestamp{now}}).Error
+		if err != nil {
+			return err
+		}
+		row := runRow{
+			Period: period.String(), ExecutionID: executionID, State: string(billing.RunRunning), CutOff: timestamp{now},
+			OrdersPerSecond: settings.OrdersPerSecond, PageSize: settings.PageSize,
+			Concurrency: settings.Concurrency, WorkflowPerCharge: settings.WorkflowPerCharge,
+		}
+		if err := tx.Raw("SELECT COALESCE(max(number), 0) + 1 FROM billing_run WHERE period = ?", row.Period).Scan(&row.Number).Error; err != nil {
+			return err
+		}
+		if row.Due, err = s.countDue(tx, period, now); err != nil {
+			return err
+		}
+		row.ID = fmt.Sprintf("%s/%d", period, row.Number)
+		if err := tx.Create(&row).Error; err != nil {
+			return err
+		}
+		started, err = row.run()
+		return err
+	})
+	return started, err
+}
+
+func (s *Store) countDue(tx *gorm.DB, period billing.Period, at time.Time) (int, error) {
+	var due int
+	err := tx.Raw(s.sql(`SELECT count(*) FROM subscription s WHERE `+isEligible+` AND `+hasNoOpenCharge),
+		sql.Named("at", timestamp{at}), sql.Named("period", period.String())).Scan(&due).Error
+	return due, err
+}
+
+// Run reads the period's newest run, or returns run_not_found.
+func (s *Store) Run(ctx context.Context, period billing.Period) (*billing.Run, error) {
+	run, err := readRun(s.read.WithContext(ctx).Where("period = ?", period.String()).Order("number DESC"))
+	if billing.CodeOf(err) == billing.CodeRunNotFound {
+		return nil, billing.Errorf(billing.CodeRunNotFound, "there is no billing run of %s", period)
+	}
+	return run, err
+}
+
+// Runs reads all runs, the newest period first.
+func (s *Store) Runs(ctx context.Context) ([]billing.Run, error) {
+	var rows []runRow
+	if err := s.read.WithContext(ctx).Order("period DESC, number DESC").Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("reading the runs: %w", err)
+	}
+	runs := make([]billing.Run, 0, len(rows))
+	for _, r := range rows {
+		run, err := r.run()
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, *run)
+	}
+	return runs, nil
+}
+
+func readRun(scope *gorm.DB) (*billing.Run, error) {
+	var row runRow
+	err := scope.Take(&row).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, billing.Errorf(billing.CodeRunNotFound, "there is no such billing run")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return row.run()
+}
+
+// SetRunState moves a run that has not ended to the state, for the reason, and
+// returns it as it stands. A run that has ended stays as it is.
+func (s *Store) SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error) {
+	return s.changeRun(ctx, runID, func(now time.Time) map[string]any {
+		changes := map[string]any{"state": string(state), "reason": orNull(reason), "ended_at": nil}
+		if state != billing.RunRunning && state != billing.RunPaused {
+			changes["ended_at"] = timestamp{now}
+		}
+		return changes
+	})
+}
+
+// SetRunPace changes the pace of a run that has not ended, in orders a second; 0
+// is no cap. It holds from the next batch of each page on.
+func (s *Store) SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error) {
+	return s.changeRun(ctx, runID, func(time.Time) map[string]any {
+		// Slots given at a slow pace must not hold up a fast one.
+		return map[string]any{"orders_per_second": ordersPerSecond, "next_slot": nil}
+	})
+}
+
+func (s *Store) changeRun(ctx context.Context, runID string, changes func(now time.Time) map[string]any) (*billing.Run, error) {
+	var changed *billing.Run
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		err = tx.Model(&runRow{}).Where("id = ? AND ended_at IS NULL", runID).Updates(changes(now)).Error
+		if err != nil {
+			return err
+		}
+		changed, err = readRun(tx.Where("id = ?", runID))
+		return err
+	})
+	return changed, err
+}
+
+// slotHorizon is how far ahead orders are let out: pages wait with their claims
+// until it is nearly time, and a pause holds within it.
+const slotHorizon = time.Second
+
+// ReserveSlots gives leave for up to count orders of the run. The slots of a run
+// lie evenly, whoever asks: over any window there are no more than its pace
+// times the window, and one. A run without a pace gives all at once.
+func (s *Store) ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error) {
+	run, err := readRun(s.read.WithContext(ctx).Where("id = ?", runID))
+	if err != nil {
+		return billing.Slots{}, err
+	}
+	if run.State != billing.RunRunning || run.Settings.OrdersPerSecond == 0 {
+		return billing.Slots{State: run.State, Count: count}, nil
+	}
+	var slots billing.Slots
+	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
+		var row runRow
+		if err := s.forUpdate(tx).Take(&row, "id = ?", runID).Error; err != nil {
+			return err
+		}
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		slots = nextSlots(row, now, count)
+		if slots.Count == 0 {
+			return nil
+		}
+		next := timestamp{now.Add(slots.Wait + time.Duration(slots.Count)*slots.Interval)}
+		return tx.Model(&runRow{}).Where("id = ?", runID).Update("next_slot", next).Error
+	})
+	return slots, err
+}
+
+// forUpdate locks the rows that are read; an immediate transaction of SQLite has
+// all of them.
+func (s *Store) forUpdate(tx *gorm.DB) *gorm.DB {
+	if s.dialect == SQLite {
+		return tx
+	}
+	return tx.Clauses(clause.Locking{Strength: "UPDATE"})
+}
+
+func nextSlots(row runRow, now time.Time, count int) billing.Slots {
+	slots := billing.Slots{State: billing.RunState(row.State)}
+	if slots.State != billing.RunRunning || row.OrdersPerSecond == 0 {
+		slots.Count = count
+		return slots
+	}
+	slots.Interval = time.Duration(float64(time.Second) / row.OrdersPerSecond)
+	if row.NextSlot != nil && row.NextSlot.After(now) {
+		slots.Wait = row.NextSlot.Sub(now)
+	}
+	if slots.Wait <= slotHorizon {
+		slots.Count = min(count, max(1, int(slotHorizon/slots.Interval)))
+	}
+	return slots
+}
+
+// RunCounts counts what has become of the charges that the run has claimed.
+func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts, error) {
+	var rows []struct {
+		Status string
+		N      int
+	}
+	err := s.read.WithContext(ctx).Raw("SELECT status, count(*) AS n FROM charge WHERE run_id = ? GROUP BY status", runID).Scan(&rows).Error
+	var counts billing.RunCounts
+	for _, r := range rows {
+		switch billing.ChargeStatus(r.Status) {
+		case billing.Charged:
+			counts.Charged = r.N
+		case billing.Declined:
+			counts.Declined = r.N
+		case billing.Pending:
+			counts.Pending = r.N
+		case billing.Unresolved:
+			counts.Unresolved = r.N
+		}
+	}
+	return counts, err
+}
+
+// LeftOver returns, by id after the given one, subscriptions whose charge of the
+// period nobody works on: it is pending without an owner that holds it, or
+// unresolved, if those are wanted.
+func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved bool, after string, limit int) ([]string, error) {
+	tx := s.read.WithContext(ctx)
+	now, err := s.now(tx)
+	if err != nil {
+		return nil, err
+	}
+	statuses := []string{string(billing.Pending)}
+	if unresolved {
+		statuses = append(statuses, string(billing.Unresolved))
+	}
+	var ids []string
+	err = tx.Raw(s.sql(`SELECT subscription_id FROM charge
+		WHERE period = @period AND status IN @statuses AND (claimed_until IS NULL OR claimed_until < @now OR status <> 'pending')
+			AND subscription_id > @after ORDER BY subscription_id COLLATE "C" LIMIT @limit`),
+		sql.Named("period", period.String()), sql.Named("statuses", statuses), sql.Named("now", timestamp{now}),
+		sql.Named("after", after), sql.Named("limit", limit)).Scan(&ids).Error
+	return ids, err
+}
