@@ -18,7 +18,26 @@ type Store interface {
 	PermitSending(ctx context.Context, id billing.RequestID) (bool, error)
 	WithdrawSending(ctx context.Context, id billing.RequestID) error
 	SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error)
+
+	StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error)
+	SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error)
+	SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error)
+	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
+	OpenCharges(ctx context.Context, runID string) (int, error)
+	PlanPages(ctx context.Context, period billing.Period, after string, size, limit int) (ends []string, more bool, err error)
+	LeftOver(ctx context.Context, period billing.Period, unresolved bool, after string, limit int) ([]string, error)
+	Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error
+	Now(ctx context.Context) (time.Time, error)
+
+	ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error)
+	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
+	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
+	SettlePage(ctx context.Context, charges []billing.Charge) error
 }
+
+// StartCharge starts a ChargeSubscription for a billing run, or joins the one
+// that runs. Package workflows knows how; it cannot be imported here.
+type StartCharge func(ctx context.Context, runID string, period billing.Period, subscriptionID string) error
 
 // Policy is how this worker treats the shop.
 type Policy struct {
@@ -37,12 +56,13 @@ type Activities struct {
 	store  Store
 	shop   *shop.Client
 	policy Policy
+	start  StartCharge
 	log    *slog.Logger
 }
 
 // New makes the activities of a worker.
-func New(store Store, client *shop.Client, policy Policy, log *slog.Logger) *Activities {
-	return &Activities{store: store, shop: client, policy: policy, log: log}
+func New(store Store, client *shop.Client, policy Policy, start StartCharge, log *slog.Logger) *Activities {
+	return &Activities{store: store, shop: client, policy: policy, start: start, log: log}
 }
 
 // asFailure makes an error of the domain final for Temporal, under its code, with

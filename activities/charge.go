@@ -16,7 +16,8 @@ import (
 type ClaimChargeInput struct {
 	SubscriptionID  string            `json:"subscription_id"`
 	Period          billing.Period    `json:"period"`
-	RequestID       billing.RequestID `json:"request_id"`
+	RequestID       billing.RequestID `json:"request_id"` // "": derived
+	RunID           string            `json:"run_id,omitempty"`
 	RequireEligible bool              `json:"require_eligible"`
 	Owner           string            `json:"owner"`
 }
@@ -33,7 +34,7 @@ type ClaimChargeOutput struct {
 // ClaimCharge claims the charge in the ledger, see models.Store.ClaimCharge.
 func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
 	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
-		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RequireEligible: in.RequireEligible,
+		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
 	}, in.Owner, a.policy.Idempotent)
 	if err != nil {
 		return nil, asFailure(err)
@@ -82,45 +83,52 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 				"the request may have reached the shop earlier, and the shop is not idempotent"), nil
 		}
 	}
-	charge.Attempts += int(activity.GetInfo(ctx).Attempt)
-	answer := a.shop.PlaceOrder(ctx, shop.Order{RequestID: string(charge.RequestID), CustomerID: charge.CustomerID, SKU: charge.SKU})
-	switch answer.Outcome {
-	case shop.Charged:
-		charge.Status, charge.Order = billing.Charged, answer.Order
-		charge.FailureCode, charge.FailureDetail = "", ""
-		if answer.Order == nil { // charged all the same; the detail says why there is nothing to keep
-			charge.FailureDetail = answer.Detail
-		}
+	charge.Attempts += int(activity.GetInfo(ctx).Attempt) - 1 // ask counts one
+	charge, answer := a.ask(ctx, charge)
+	if charge.Status != billing.Pending {
 		return &charge, nil
-	case shop.Declined:
-		charge.Status, charge.Order = billing.Declined, answer.Order
-		charge.FailureCode, charge.FailureDetail = FailureDeclined, answer.Detail
-		return &charge, nil
-	case shop.NotNow, shop.Refused:
 	}
-	return a.notPlaced(ctx, charge, answer)
-}
-
-// notPlaced is what follows an answer that settles nothing.
-func (a *Activities) notPlaced(ctx context.Context, charge billing.Charge, answer shop.Answer) (*billing.Charge, error) {
 	if !a.policy.Idempotent {
-		if answer.Doubt {
-			return unresolved(charge, FailureInDoubt, answer.Detail), nil
-		}
 		if err := a.store.WithdrawSending(ctx, charge.RequestID); err != nil {
 			return nil, fmt.Errorf("noting that nothing was sent: %w", err)
 		}
 	}
-	failure, delay := FailureShopNotNow, answer.RetryAfter
+	delay := answer.RetryAfter
 	if answer.Outcome == shop.Refused {
-		failure, delay = FailureShopRefused, max(delay, refusedRetry)
+		delay = max(delay, refusedRetry)
+	}
+	return nil, temporal.NewApplicationErrorWithOptions(answer.Detail, charge.FailureCode, temporal.ApplicationErrorOptions{
+		NextRetryDelay: delay,
+		Details:        []any{NotPlaced{Code: charge.FailureCode, Detail: answer.Detail, Attempts: charge.Attempts}},
+	})
+}
+
+// ask calls the shop once and returns the charge as it is to be settled, and the
+// answer. It is still pending where the answer settles nothing and the order may
+// be asked for again.
+func (a *Activities) ask(ctx context.Context, charge billing.Charge) (billing.Charge, shop.Answer) {
+	answer := a.shop.PlaceOrder(ctx, shop.Order{RequestID: string(charge.RequestID), CustomerID: charge.CustomerID, SKU: charge.SKU})
+	charge.Attempts++
+	charge.FailureCode, charge.FailureDetail = "", answer.Detail
+	switch answer.Outcome {
+	case shop.Charged:
+		charge.Status, charge.Order = billing.Charged, answer.Order
+		if answer.Order != nil { // else the detail says why there is nothing to keep
+			charge.FailureDetail = ""
+		}
+	case shop.Declined:
+		charge.Status, charge.Order, charge.FailureCode = billing.Declined, answer.Order, FailureDeclined
+	case shop.NotNow:
+		charge.FailureCode = FailureShopNotNow
+	case shop.Refused:
+		charge.FailureCode = FailureShopRefused
 		a.log.ErrorContext(ctx, "the shop refuses us; check SHOP_URL, SHOP_API_KEY and SHOP_API_SECRET",
 			"http_status", answer.HTTPStatus, "detail", answer.Detail)
 	}
-	return nil, temporal.NewApplicationErrorWithOptions(answer.Detail, failure, temporal.ApplicationErrorOptions{
-		NextRetryDelay: delay,
-		Details:        []any{NotPlaced{Code: failure, Detail: answer.Detail, Attempts: charge.Attempts}},
-	})
+	if charge.Status == billing.Pending && answer.Doubt && !a.policy.Idempotent {
+		charge = *unresolved(charge, FailureInDoubt, answer.Detail)
+	}
+	return charge, answer
 }
 
 func unresolved(charge billing.Charge, code, detail string) *billing.Charge {

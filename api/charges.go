@@ -10,7 +10,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -140,24 +139,7 @@ const startTimeout = 5 * time.Second
 func (a *api) startCharge(ctx context.Context, in workflows.ChargeInput) (client.WorkflowRun, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	options := workflows.ChargeOptions(in)
-	run, err := a.temporal.ExecuteWorkflow(ctx, options, workflows.ChargeSubscriptionName, in)
-	var completed *serviceerror.WorkflowExecutionAlreadyStarted
-	if !errors.As(err, &completed) {
-		return run, err
-	}
-	// It has charged, yet the ledger did not show it when we looked. Either it
-	// was just settling, and running again only reads the ledger; or the database
-	// is older than the order (a restored backup), and then the order's own
-	// request id, which the history has kept, must be repeated, not ours.
-	var charged billing.Charge
-	if err := a.temporal.GetWorkflow(ctx, options.ID, completed.RunId).Get(ctx, &charged); err != nil {
-		return nil, err
-	}
-	in.RequestID = charged.RequestID
-	options = workflows.ChargeOptions(in)
-	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
-	return a.temporal.ExecuteWorkflow(ctx, options, workflows.ChargeSubscriptionName, in)
+	return workflows.StartCharge(ctx, a.temporal, in)
 }
 
 var errStillRunning = errors.New("the charge is still under way")

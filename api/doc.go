@@ -8,6 +8,7 @@
 //	subscriptions.go  status, reads, explain
 //	eligible.go       the stream of who is due
 //	charges.go        charging, and the ledger's reads
+//	runs.go           billing runs
 //	health.go         livez, readyz, docs
 //
 // # Invariants

@@ -55,7 +55,9 @@ func (a *api) listEligible(ctx context.Context, in *eligibleInput) (*huma.Stream
 	if in.Limit > 0 {
 		return a.eligiblePage(ctx, in, q)
 	}
-	return &huma.StreamResponse{Body: func(hctx huma.Context) { a.streamEligible(hctx, q) }}, nil
+	return &huma.StreamResponse{Body: func(hctx huma.Context) {
+		a.streamIDs(hctx, func(ctx context.Context, yield func(string) error) error { return a.store.Eligible(ctx, q, yield) })
+	}}, nil
 }
 
 func (a *api) eligibleQuery(ctx context.Context, in *eligibleInput) (billing.EligibleQuery, error) {
@@ -97,13 +99,21 @@ func (a *api) eligiblePage(ctx context.Context, in *eligibleInput, q billing.Eli
 		}
 		link = fmt.Sprintf(`</subscription/eligible?%s>; rel="next"`, next.Encode())
 	}
+	return jsonResponse(ids, "Link", link), nil
+}
+
+// jsonResponse answers with the value; header pairs follow it, an empty value
+// leaves its header out.
+func jsonResponse(value any, header ...string) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
-		if link != "" {
-			hctx.SetHeader("Link", link)
+		for i := 0; i+1 < len(header); i += 2 {
+			if header[i+1] != "" {
+				hctx.SetHeader(header[i], header[i+1])
+			}
 		}
 		hctx.SetHeader("Content-Type", "application/json")
-		_ = json.NewEncoder(hctx.BodyWriter()).Encode(ids) // a caller that is gone cannot be told
-	}}, nil
+		_ = json.NewEncoder(hctx.BodyWriter()).Encode(value) // a caller that is gone cannot be told
+	}}
 }
 
 // Ids are written in blocks; each block gives the caller streamPatience to take
@@ -113,9 +123,9 @@ const (
 	streamPatience = 30 * time.Second
 )
 
-// streamEligible writes the whole list in constant memory. An error before the
-// first byte is a problem response; a later one cuts the connection.
-func (a *api) streamEligible(hctx huma.Context, q billing.EligibleQuery) {
+// streamIDs writes a list of ids in constant memory. An error before the first
+// byte is a problem response; a later one cuts the connection.
+func (a *api) streamIDs(hctx huma.Context, list func(ctx context.Context, yield func(id string) error) error) {
 	w := humagin.Unwrap(hctx).Writer
 	deadline := http.NewResponseController(w)
 	body := bufio.NewWriterSize(writerFunc(func(p []byte) (int, error) {
@@ -124,7 +134,7 @@ func (a *api) streamEligible(hctx huma.Context, q billing.EligibleQuery) {
 	}), streamBlock)
 	hctx.SetHeader("Content-Type", "application/json")
 	separator := byte('[')
-	err := a.store.Eligible(hctx.Context(), q, func(id string) error {
+	err := list(hctx.Context(), func(id string) error {
 		quoted, err := json.Marshal(id)
 		if err != nil {
 			return err
@@ -142,7 +152,7 @@ func (a *api) streamEligible(hctx huma.Context, q billing.EligibleQuery) {
 		_, _ = body.WriteString("]\n")
 		_ = body.Flush() // a caller that is gone cannot be told
 	case w.Written():
-		a.log.WarnContext(hctx.Context(), "the list of the eligible was cut short", "error", err)
+		a.log.WarnContext(hctx.Context(), "a list of ids was cut short", "error", err)
 		panic(http.ErrAbortHandler)
 	default:
 		a.problem(hctx.Context(), err).write(w)

@@ -32,6 +32,11 @@ type Store interface {
 	Charges(ctx context.Context, subscriptionID string) ([]billing.Charge, error)
 	Charge(ctx context.Context, subscriptionID string, p billing.Period) (*billing.Charge, error)
 	Resolve(ctx context.Context, r billing.Resolution) (*billing.Charge, error)
+	Run(ctx context.Context, period billing.Period) (*billing.Run, error)
+	Runs(ctx context.Context) ([]billing.Run, error)
+	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
+	Report(ctx context.Context, run billing.Run) (billing.Report, error)
+	ReportIDs(ctx context.Context, run billing.Run, class billing.ReportClass, yield func(id string) error) error
 }
 
 // Config is what the API is made of. All fields are required but Logger.
@@ -93,6 +98,7 @@ func New(cfg Config) http.Handler {
 	a.registerSubscriptions(h)
 	a.registerEligible(h)
 	a.registerCharges(h)
+	a.registerRuns(h)
 	return limitHeaders(trimSlash(engine))
 }
 

@@ -40,7 +40,7 @@ func (c StatusChange) Validate() error {
 	if year := c.returnDate().Year(); c.EffectDate.Year() < 1900 || year > 9999 {
 		return Invalid("effect_date", "must lie in the years 1900 to 9999, its automatic return too")
 	}
-	return validateText("details", c.Details, 0, MaxDetails)
+	return ValidateText("details", c.Details, 0, MaxDetails)
 }
 
 func (c StatusChange) returnDate() time.Time {

@@ -47,6 +47,10 @@ type Charge struct {
 	SentAt time.Time `json:"-"`
 }
 
+// ChargeOwner owns the claims of ChargeSubscription workflows. All of them have
+// one name: the workflow's id lets only one at a time at each charge.
+const ChargeOwner = "charge"
+
 // ChargeRequest asks for this period's order of a subscription.
 type ChargeRequest struct {
 	SubscriptionID string

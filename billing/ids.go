@@ -19,9 +19,11 @@ const MaxRequestID = 128
 
 // ValidateID checks an opaque id: 1 to 36 characters, none a control character.
 // Nothing else: ids that are no UUIDs are in use. The error names the field.
-func ValidateID(field, id string) error { return validateText(field, id, 1, MaxID) }
+func ValidateID(field, id string) error { return ValidateText(field, id, 1, MaxID) }
 
-func validateText(field, s string, shortest, longest int) error {
+// ValidateText checks that a text is valid UTF-8 without control characters and
+// has so many characters; the error names the field.
+func ValidateText(field, s string, shortest, longest int) error {
 	n := utf8.RuneCountInString(s)
 	switch {
 	case !utf8.ValidString(s):

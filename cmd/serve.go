@@ -173,7 +173,7 @@ type redacting struct {
 
 // Write implements io.Writer.
 func (r redacting) Write(line []byte) (int, error) {
-	r.log.Warn(r.client.Redact(strings.TrimSpace(string(line))))
+	r.log.Warn("the standard logger says", "line", r.client.Redact(strings.TrimSpace(string(line))))
 	return len(line), nil
 }
 
@@ -188,6 +188,6 @@ func (p *process) runWorker(ctx context.Context, f shopFlags) error {
 	log.SetOutput(redacting{client, p.log})
 	acts := activities.New(p.store, client, activities.Policy{
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
-	}, p.log)
+	}, worker.Starter(p.temporal), p.log)
 	return worker.New(p.temporal, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
 }

@@ -258,6 +258,10 @@ require (
 
 replace drayman => ../
 
+// The Temporal server needs go.opentelemetry.io/otel/log at v0.20. Later versions
+// lack log.KeyValue, and from v1.47 on OpenTelemetry itself depends on one. So
+// here, and only here, it is older than in the module drayman. A newer server may
+// no longer need this: delete it and see whether "go build" still works.
 replace (
 	go.opentelemetry.io/contrib/exporters/autoexport => go.opentelemetry.io/contrib/exporters/autoexport v0.69.0
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp => go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.71.0

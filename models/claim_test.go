@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -198,7 +199,7 @@ func TestOneRequestIDForManySubscriptionsAtOnce(t *testing.T) {
 		together(10, func(i int) {
 			req := billing.ChargeRequest{SubscriptionID: fmt.Sprintf("many-%d", i), Period: november, RequestID: "r"}
 			_, err := b.ClaimCharge(t.Context(), req, "o", true)
-			if err == models.ErrClaimRaced { //nolint:errorlint // it is returned as it is
+			if errors.Is(err, models.ErrClaimRaced) {
 				_, err = b.ClaimCharge(t.Context(), req, "o", true)
 			}
 			mu.Lock()

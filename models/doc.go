@@ -10,7 +10,9 @@
 //   - A claim and a status change of one subscription take the same row lock,
 //     FOR UPDATE. It also meets the FOR KEY SHARE lock that a foreign key takes
 //     for every history row inserted by hand, so that a cancel which has
-//     committed before the claim is always seen by it.
+//     committed before the claim is always seen by it. The transaction is READ
+//     COMMITTED whatever the database's default: its statements after the lock
+//     must see what was committed while it waited.
 //   - One clock: the database's (PostgreSQL), since all processes share it. A
 //     status change and a claim can then not disagree about "now", however far
 //     the clocks of two machines are apart. SQLite has the process's clock.

@@ -163,6 +163,20 @@ func TestEligibleIsTheRule(t *testing.T) {
 	})
 }
 
+// People order 'a' before 'B', bytes do not.
+func TestTheLastTieGoesToTheGreaterIDByBytes(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		row := func(id string, status int) billing.Change {
+			return billing.Change{ID: id, StatusID: status, EffectDate: new(day(-1)), CreateDate: new(day(-1))}
+		}
+		b.AddClub(t, 2, 1, row("a", int(billing.ClubActive)), row("B", int(billing.ClubInactive)))
+		b.AddSubscription(t, "t", 2, "x", row("a", int(billing.Active)), row("B", int(billing.Cancelled)))
+		b.AddSubscription(t, "u", 1, "x", row("ab", int(billing.Cancelled)), row("Aa", int(billing.Active)))
+		require.Equal(t, []string{"s", "t"}, eligible(t, b.Store, billing.EligibleQuery{At: day(0)}))
+	})
+}
+
 func TestPagesAreTheWhole(t *testing.T) {
 	t.Parallel()
 	onWorlds(t, func(t *rapid.T, s *models.Store, w world) {

@@ -57,6 +57,10 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 		if err != nil {
 			return err
 		}
+		// The time now, not that of the search: a cancel may have come in between.
+		if now, err = s.now(tx); err != nil {
+			return err
+		}
 		charges, err := s.claimable(tx, in, locked, now)
 		if err != nil {
 			return err

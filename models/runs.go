@@ -172,7 +172,7 @@ func (s *Store) changeRun(ctx context.Context, runID string, changes func(now ti
 
 // slotHorizon is how far ahead orders are let out: pages wait with their claims
 // until it is nearly time, and a pause holds within it.
-const slotHorizon = time.Second
+const slotHorizon = 500 * time.Millisecond
 
 // ReserveSlots gives leave for up to count orders of the run. The slots of a run
 // lie evenly, whoever asks: over any window there are no more than its pace
@@ -251,6 +251,15 @@ func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts,
 		}
 	}
 	return counts, err
+}
+
+// OpenCharges counts the charges of the run that workflows of their own are at
+// work on.
+func (s *Store) OpenCharges(ctx context.Context, runID string) (int, error) {
+	var n int
+	err := s.read.WithContext(ctx).Raw("SELECT count(*) FROM charge WHERE run_id = ? AND status = 'pending' AND owner = ?",
+		runID, billing.ChargeOwner).Scan(&n).Error
+	return n, err
 }
 
 // LeftOver returns, by id after the given one, subscriptions whose charge of the

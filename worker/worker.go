@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"drayman/activities"
+	"drayman/billing"
 	"drayman/workflows"
 )
 
@@ -25,6 +26,16 @@ const (
 	pollers         = 8
 	concurrentTasks = 200
 )
+
+// Starter starts the charges of billing runs through the client.
+func Starter(c client.Client) activities.StartCharge {
+	return func(ctx context.Context, runID string, period billing.Period, subscriptionID string) error {
+		_, err := workflows.StartCharge(ctx, c, workflows.ChargeInput{
+			SubscriptionID: subscriptionID, Period: period, RunID: runID, RequireEligible: true,
+		})
+		return err
+	}
+}
 
 // Workers polls both task queues of one process.
 type Workers struct {
@@ -43,6 +54,7 @@ func New(c client.Client, acts *activities.Activities, drain time.Duration) *Wor
 	}
 	main := sdk.New(c, workflows.TaskQueue, options)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
+	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
 	main.RegisterActivity(acts)
 
 	options.DisableWorkflowWorker = true
@@ -54,7 +66,7 @@ func New(c client.Client, acts *activities.Activities, drain time.Duration) *Wor
 // Run polls until the context ends, then lets what is under way finish. It
 // waits for a Temporal server that is not there yet.
 func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
-	if err := Prepare(ctx, c, namespace, log); err != nil {
+	if err := Prepare(ctx, c, namespace, log); err != nil || ctx.Err() != nil {
 		return err
 	}
 	if err := w.main.Start(); err != nil {

@@ -36,6 +36,8 @@ type ChargeInput struct {
 	RequestID       billing.RequestID `json:"request_id"`
 	RequireEligible bool              `json:"require_eligible"`
 	ClubID          int               `json:"club_id"`
+	// RunID is the billing run that asks; the request id is then derived.
+	RunID string `json:"run_id,omitempty"`
 }
 
 // ChargeSubscription asks the shop for the order of one subscription and period,
@@ -73,8 +75,8 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 	for {
 		var claim activities.ClaimChargeOutput
 		err := workflow.ExecuteLocalActivity(ctx, acts.ClaimCharge, activities.ClaimChargeInput{
-			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID,
-			RequireEligible: in.RequireEligible, Owner: ChargeOwner,
+			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID,
+			RequireEligible: in.RequireEligible, Owner: billing.ChargeOwner,
 		}).Get(ctx, &claim)
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err

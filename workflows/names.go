@@ -1,11 +1,14 @@
 package workflows
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -47,10 +50,6 @@ func ChargeWorkflowID(subscriptionID string, period billing.Period) string {
 	return fmt.Sprintf("charge/%s/%s", url.PathEscape(subscriptionID), period)
 }
 
-// ChargeOwner owns the claims of ChargeSubscription in the ledger. All of them
-// have one name: the workflow id lets only one at a time at each charge.
-const ChargeOwner = "charge"
-
 // chargeTaskTimeout bounds one workflow task. The first order call runs inside
 // of it, see firstOrderTimeout.
 const chargeTaskTimeout = 10 * time.Second
@@ -77,4 +76,26 @@ func ChargeOptions(in ChargeInput) client.StartWorkflowOptions {
 			ClubIDKey.ValueSet(fmt.Sprint(in.ClubID)),
 		),
 	}
+}
+
+// StartCharge starts ChargeSubscription, or joins the one that runs.
+func StartCharge(ctx context.Context, c client.Client, in ChargeInput) (client.WorkflowRun, error) {
+	options := ChargeOptions(in)
+	run, err := c.ExecuteWorkflow(ctx, options, ChargeSubscriptionName, in)
+	var completed *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &completed) {
+		return run, err
+	}
+	// It has charged, yet the ledger did not show it when we looked. Either it
+	// was just settling, and running again only reads the ledger; or the database
+	// is older than the order (a restored backup), and then the order's own
+	// request id, which the history has kept, must be repeated, not ours.
+	var charged billing.Charge
+	if err := c.GetWorkflow(ctx, options.ID, completed.RunId).Get(ctx, &charged); err != nil {
+		return nil, err
+	}
+	in.RequestID = charged.RequestID
+	options = ChargeOptions(in)
+	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
+	return c.ExecuteWorkflow(ctx, options, ChargeSubscriptionName, in)
 }

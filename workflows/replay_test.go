@@ -39,6 +39,7 @@ var record = flag.Bool("record", false, "write the recorded histories to testdat
 func newReplayer() sdk.WorkflowReplayer {
 	replayer := sdk.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
+	replayer.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
 	return replayer
 }
 
@@ -136,7 +137,7 @@ func chargeOnServer(t *testing.T, db modelstest.Database, policy activities.Poli
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	acts := activities.New(db.Open(t, nil), shopClient, policy, log)
+	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c), log)
 	go func() { ended <- worker.New(c, acts, time.Second).Run(ctx, c, namespace, log) }()
 	t.Cleanup(func() {
 		cancel()

@@ -1,0 +1,314 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"golang.org/x/sync/errgroup"
+
+	"drayman/billing"
+)
+
+// ChargePageInput is a range of subscription ids to charge: (After, UpTo].
+type ChargePageInput struct {
+	Run    billing.Run `json:"run"`
+	Number int         `json:"number"` // of the page; it owns its claims
+	After  string      `json:"after"`
+	UpTo   string      `json:"up_to"`
+	// Concurrency is how many orders the page has in flight.
+	Concurrency int `json:"concurrency"`
+}
+
+// Why a page ended before its range was through.
+const (
+	StopRun     = "run"     // the run is paused or has ended
+	StopRefused = "refused" // the shop refuses our credentials or address
+	StopFailing = "failing" // most orders of the page fail
+)
+
+// ChargePageOutput is how far a page came. Exceptions are the subscriptions for
+// workflows of their own.
+type ChargePageOutput struct {
+	Cursor     string   `json:"cursor"`
+	Done       bool     `json:"done"`
+	Exceptions []string `json:"exceptions,omitempty"`
+	Stop       string   `json:"stop,omitempty"`
+	Detail     string   `json:"detail,omitempty"` // what the shop said, with refused and failing
+}
+
+// Limits of a batch, the orders that are claimed and settled together. It grows
+// while batches are quick, up to maxBatch, and shrinks when they take longer than
+// batchTime: a pause holds within a batch, and a cancel is honoured until its
+// subscription's batch is claimed.
+const (
+	maxBatch  = 500
+	batchTime = time.Second
+	// heldFor is how long a batch's claims are the page's alone: longer than any
+	// batch that lives.
+	heldFor = 5 * time.Minute
+	// enoughToJudge is how many orders a page must have tried before "most of
+	// them fail" means anything.
+	enoughToJudge = 20
+)
+
+// page is one run of ChargePage.
+type page struct {
+	*Activities
+	in    ChargePageInput
+	owner string
+	batch int
+
+	mu  sync.Mutex // guards out, which heartbeats read
+	out ChargePageOutput
+
+	own           []billing.Charge // claims of an earlier try, to be placed first
+	tried, failed int
+}
+
+// ChargePage charges everyone of a range who is eligible at the claim and not
+// charged yet. Batch by batch: one statement claims, the orders go out at once
+// under the run's pace, one statement settles.
+//
+// When it runs again, after a worker's death, it first finds its own open claims
+// and repeats their request ids, and then goes on where its last heartbeat was.
+func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*ChargePageOutput, error) {
+	p := &page{
+		Activities: a, in: in, owner: fmt.Sprintf("billing-run/%s page %d", in.Run.ID, in.Number),
+		batch: min(maxBatch, max(in.Concurrency, 1)), out: ChargePageOutput{Cursor: in.After},
+	}
+	if activity.HasHeartbeatDetails(ctx) {
+		if err := activity.GetHeartbeatDetails(ctx, &p.out); err != nil {
+			return nil, err
+		}
+	}
+	ctx, stop := keepBeating(ctx, p.progress)
+	defer stop()
+	if in.Run.Settings.WorkflowPerCharge {
+		return p.listAll(ctx)
+	}
+	return p.run(ctx)
+}
+
+func (p *page) progress() any {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out
+}
+
+// errThrough ends a list.
+var errThrough = errors.New("the range is through")
+
+// listAll makes an exception of everyone.
+func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
+	now, err := p.store.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &ChargePageOutput{Cursor: p.in.UpTo, Done: true}
+	q := billing.EligibleQuery{At: now, Uncharged: p.in.Run.Period, After: p.in.After}
+	err = p.store.Eligible(ctx, q, func(id string) error {
+		if id > p.in.UpTo {
+			return errThrough
+		}
+		out.Exceptions = append(out.Exceptions, id)
+		return nil
+	})
+	if errors.Is(err, errThrough) {
+		err = nil
+	}
+	return out, err
+}
+
+func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
+	if p.own, err = p.store.OwnClaims(ctx, p.in.Run.ID, p.owner); err != nil {
+		return nil, err
+	}
+	p.out.Done = p.out.Done && len(p.own) == 0
+	for !p.out.Done && p.out.Stop == "" {
+		if err := p.nextBatch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &p.out, nil
+}
+
+// nextBatch claims, orders and settles one batch, as soon as the run's pace lets
+// it.
+func (p *page) nextBatch(ctx context.Context) error {
+	slots, err := p.store.ReserveSlots(ctx, p.in.Run.ID, p.batch)
+	switch {
+	case err != nil:
+		return err
+	case slots.State != billing.RunRunning:
+		p.stop(StopRun, "")
+		return nil
+	case slots.Count == 0:
+		return sleep(ctx, min(slots.Wait, patience))
+	}
+	if err := sleep(ctx, slots.Wait); err != nil {
+		return err
+	}
+	if n := min(len(p.own), slots.Count); n > 0 {
+		again := p.own[:n]
+		p.own = p.own[n:]
+		return p.place(ctx, again, slots, p.orderAgain)
+	}
+	return p.claimAndPlace(ctx, slots)
+}
+
+func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots) error {
+	claimed, err := p.store.ClaimPage(ctx, billing.PageClaim{
+		RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
+		Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent,
+	})
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	if err := p.place(ctx, claimed.Charges, slots, p.order); err != nil {
+		return err
+	}
+	p.adapt(time.Since(begun), len(claimed.Charges))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out.Cursor, p.out.Done = claimed.Cursor, claimed.Done && p.out.Stop == ""
+	p.out.Exceptions = append(p.out.Exceptions, claimed.LeftOver...)
+	return nil
+}
+
+// adapt aims at batches that take between a quarter of batchTime and all of it.
+// A batch smaller than the concurrency would not be quicker.
+func (p *page) adapt(took time.Duration, orders int) {
+	switch {
+	case took > batchTime:
+		p.batch = max(p.in.Concurrency, p.batch/2)
+	case took < batchTime/4 && orders == p.batch:
+		p.batch = min(maxBatch, p.batch*4)
+	}
+}
+
+// place asks the shop for the orders, at the times of the slots, and settles
+// what came of them. An order that is not sent, because the page stops, keeps
+// its claim as order leaves it.
+func (p *page) place(ctx context.Context, charges []billing.Charge, slots billing.Slots, order func(context.Context, billing.Charge) *billing.Charge) error {
+	if len(charges) == 0 {
+		return nil
+	}
+	begun := time.Now()
+	placed := make([]*billing.Charge, len(charges))
+	var orders errgroup.Group
+	orders.SetLimit(max(p.in.Concurrency, 1))
+	for i, charge := range charges {
+		// An error of sleep is the end of ctx, which order meets, too.
+		_ = sleep(ctx, time.Until(begun.Add(time.Duration(i)*slots.Interval)))
+		orders.Go(func() error {
+			placed[i] = order(ctx, charge)
+			return nil
+		})
+	}
+	_ = orders.Wait() // no order returns an error
+	var settled []billing.Charge
+	for _, charge := range placed {
+		if charge != nil {
+			settled = append(settled, *charge)
+		}
+	}
+	if err := p.settle(ctx, settled); err != nil {
+		return err
+	}
+	p.judge(settled)
+	return ctx.Err()
+}
+
+// order places an order that was claimed just now. Where the page stops it
+// returns the claim as it is, surely not sent, to be let go.
+func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Charge {
+	if ctx.Err() != nil || p.stopped() {
+		return &charge
+	}
+	charge, _ = p.ask(ctx, charge)
+	if charge.FailureCode == FailureShopRefused {
+		p.stop(StopRefused, charge.FailureDetail)
+	}
+	return &charge
+}
+
+// orderAgain places an order that an earlier try of the page has claimed, and
+// may have sent, which only an idempotent shop forgives. Where the page stops it
+// returns nil: the claim must keep what it knows.
+func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.Charge {
+	if ctx.Err() != nil || p.stopped() {
+		return nil
+	}
+	if p.policy.Idempotent {
+		return p.order(ctx, charge)
+	}
+	permitted, err := p.store.PermitSending(ctx, charge.RequestID)
+	switch {
+	case err != nil:
+		p.log.WarnContext(ctx, "a claim stays as it is", "request_id", charge.RequestID, "error", err)
+		return nil
+	case !permitted:
+		return unresolved(charge, FailureInDoubt, "the request may have reached the shop earlier, and the shop is not idempotent")
+	}
+	return p.order(ctx, charge)
+}
+
+func (p *page) stop(why, detail string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out.Stop, p.out.Detail = why, detail
+}
+
+func (p *page) stopped() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Stop != ""
+}
+
+// settle records a batch. What was ordered must be recorded: it tries as long as
+// the activity lives, and after that the claims are found by its next try.
+func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
+	for wait := patience; ; wait = min(2*wait, beat) {
+		// The end of the activity does not undo an order.
+		err := p.store.SettlePage(context.WithoutCancel(ctx), charges)
+		if err == nil {
+			return nil
+		}
+		p.log.WarnContext(ctx, "a page cannot be settled yet", "owner", p.owner, "error", err)
+		if sleep(ctx, wait) != nil {
+			return err
+		}
+	}
+}
+
+// judge looks at a batch that is settled: what did not go through is an
+// exception, unless the shop fails for most.
+func (p *page) judge(settled []billing.Charge) {
+	var exceptions []string
+	detail := ""
+	for _, c := range settled {
+		if c.Attempts > 0 {
+			p.tried++
+		}
+		if c.Status == billing.Pending {
+			exceptions = append(exceptions, c.SubscriptionID)
+			detail = c.FailureDetail
+		}
+	}
+	p.failed += len(exceptions)
+	if p.stopped() {
+		return // its claims are found again when it goes on
+	}
+	if p.tried >= enoughToJudge && 2*p.failed > p.tried {
+		p.stop(StopFailing, detail)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out.Exceptions = append(p.out.Exceptions, exceptions...)
+}

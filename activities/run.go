@@ -1,0 +1,200 @@
+package activities
+
+import (
+	"context"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"drayman/billing"
+)
+
+// StartRunInput begins a billing run.
+type StartRunInput struct {
+	Period      billing.Period      `json:"period"`
+	ExecutionID string              `json:"execution_id"`
+	Settings    billing.RunSettings `json:"settings"`
+}
+
+// StartRun records the run, with its cut-off now, once for each execution.
+func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.Run, error) {
+	return a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
+}
+
+// ControlRunInput changes the state of a run, or, where OrdersPerSecond is set,
+// its pace.
+type ControlRunInput struct {
+	RunID           string           `json:"run_id"`
+	State           billing.RunState `json:"state,omitempty"`
+	Reason          string           `json:"reason,omitempty"`
+	OrdersPerSecond *float64         `json:"orders_per_second,omitempty"`
+}
+
+// ControlRun writes to the run's row, which pages read before each batch. It
+// returns the run as it stands.
+func (a *Activities) ControlRun(ctx context.Context, in ControlRunInput) (*billing.Run, error) {
+	if in.OrdersPerSecond != nil {
+		return a.store.SetRunPace(ctx, in.RunID, *in.OrdersPerSecond)
+	}
+	if in.State == billing.RunPaused {
+		a.log.WarnContext(ctx, "billing run pauses", "run", in.RunID, "reason", in.Reason)
+	}
+	return a.store.SetRunState(ctx, in.RunID, in.State, in.Reason)
+}
+
+// ProgressInput names a run.
+type ProgressInput struct {
+	Run billing.Run `json:"run"`
+}
+
+// Progress counts what has become of the run's charges.
+func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*billing.Progress, error) {
+	counts, err := a.store.RunCounts(ctx, in.Run.ID)
+	if err != nil {
+		return nil, err
+	}
+	now, err := a.store.Now(ctx)
+	progress := billing.NewProgress(in.Run, counts, now)
+	return &progress, err
+}
+
+// PlanRunInput asks for the next pages of a run.
+type PlanRunInput struct {
+	Period   billing.Period `json:"period"`
+	After    string         `json:"after"`
+	PageSize int            `json:"page_size"`
+	Pages    int            `json:"pages"` // at most so many
+}
+
+// PlanRunOutput are the last ids of the pages, in order. More says that there
+// are others behind them.
+type PlanRunOutput struct {
+	Ends []string `json:"ends"`
+	More bool     `json:"more"`
+}
+
+// PlanRun cuts those who are eligible and uncharged into pages.
+func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutput, error) {
+	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, in.PageSize, in.Pages)
+	return &PlanRunOutput{Ends: ends, More: more}, err
+}
+
+// StartChargesInput asks for a workflow for each of the subscriptions; or, with
+// LeftOver, for each charge of the period that nobody works on.
+type StartChargesInput struct {
+	RunID    string         `json:"run_id"`
+	Period   billing.Period `json:"period"`
+	IDs      []string       `json:"ids,omitempty"`
+	LeftOver bool           `json:"left_over,omitempty"`
+}
+
+const (
+	// maxOpenCharges bounds the workflows of a run that are open at once. Pages
+	// do not wait for them: those that fail for a day must not starve the rest.
+	maxOpenCharges = 2000
+	// leftOverBatch is how many left-over charges are looked up at a time.
+	leftOverBatch = 500
+	// beat is how often a long activity says that it lives; its heartbeat timeout
+	// is several times that.
+	beat = 5 * time.Second
+	// patience is the wait before looking again whether a run goes on or a slot
+	// is free.
+	patience = 200 * time.Millisecond
+)
+
+// StartCharges starts them under the pace of the run, few enough at a time, and
+// waits while the run is paused. It returns when all are started, or the run has
+// ended. Starting one twice does no harm.
+func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) error {
+	ctx, stop := keepBeating(ctx, func() any { return nil })
+	defer stop()
+	if !in.LeftOver {
+		return a.startCharges(ctx, in.RunID, in.Period, in.IDs)
+	}
+	for after := ""; ; {
+		ids, err := a.store.LeftOver(ctx, in.Period, a.policy.Idempotent, after, leftOverBatch)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		if err := a.startCharges(ctx, in.RunID, in.Period, ids); err != nil {
+			return err
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+func (a *Activities) startCharges(ctx context.Context, runID string, period billing.Period, ids []string) error {
+	for _, id := range ids {
+		slots, err := a.awaitSlots(ctx, runID, 1)
+		if err != nil || slots.State != billing.RunRunning {
+			return err
+		}
+		if err := a.start(ctx, runID, period, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitSlots waits until the run gives leave for orders, and until the first may
+// go out. It waits while the run is paused, or has too many charges open; its
+// State is another where the run has ended.
+func (a *Activities) awaitSlots(ctx context.Context, runID string, count int) (billing.Slots, error) {
+	for {
+		open, err := a.store.OpenCharges(ctx, runID)
+		if err != nil {
+			return billing.Slots{}, err
+		}
+		slots := billing.Slots{State: billing.RunPaused}
+		if open < maxOpenCharges {
+			if slots, err = a.store.ReserveSlots(ctx, runID, count); err != nil {
+				return slots, err
+			}
+		}
+		ended := slots.State != billing.RunRunning && slots.State != billing.RunPaused
+		if ended || slots.State == billing.RunRunning && slots.Count > 0 {
+			return slots, sleep(ctx, slots.Wait)
+		}
+		if err := sleep(ctx, patience); err != nil {
+			return slots, err
+		}
+	}
+}
+
+// sleep waits for d or the end of the context.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// keepBeating records heartbeats with the details until it is stopped. The
+// context that it returns also ends when the worker is told to stop: a long
+// activity then ends at the next step, for another worker to go on.
+func keepBeating(ctx context.Context, details func() any) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		ticker := time.NewTicker(beat)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-activity.GetWorkerStopChannel(ctx):
+				cancel()
+				return
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx, details())
+			}
+		}
+	}()
+	return ctx, cancel
+}

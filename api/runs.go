@@ -1,0 +1,257 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"drayman/billing"
+	"drayman/workflows"
+)
+
+func (a *api) registerRuns(h huma.API) {
+	start := operation(http.MethodPost, "/billing-run/{period}", "start-run", "Start the billing run of a month",
+		"Charges everyone who is eligible and not charged yet, in this month or a past one. 202: it has started. 200: one is "+
+			"running already. After one has ended, another charges only what is missing.", http.StatusConflict)
+	start.DefaultStatus = http.StatusAccepted
+	huma.Register(h, start, a.startRun)
+	huma.Register(h, operation(http.MethodGet, "/billing-run/{period}", "get-run", "Read a run's progress",
+		"The newest run of the month.", http.StatusNotFound), a.getRun)
+	huma.Register(h, operation(http.MethodGet, "/billing-runs", "list-runs", "List the runs", "The newest month first."), a.listRuns)
+	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/pause", "pause-run", "Pause a run",
+		"No more orders go out, within two seconds.", http.StatusNotFound, http.StatusConflict), a.pauseRun)
+	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/resume", "resume-run", "Resume a paused run",
+		"It goes on where it stood.", http.StatusNotFound, http.StatusConflict), a.controlRun(workflows.ResumeUpdate))
+	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/cancel", "cancel-run", "Cancel a run",
+		"Open orders finish, no more start. Another run can charge the rest.", http.StatusNotFound, http.StatusConflict), a.controlRun(workflows.CancelUpdate))
+	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/pace", "pace-run", "Change a run's pace",
+		"Holds from the next batch of orders on.", http.StatusNotFound, http.StatusConflict), a.paceRun)
+	huma.Register(h, operation(http.MethodGet, "/billing-run/{period}/report", "report-run", "Account for a month",
+		"Of those eligible at the cut-off of the newest run: what became of each, in all and by club and SKU. With ids, a bare "+
+			"array of the ids of one class.", http.StatusNotFound), a.reportRun)
+}
+
+// RunPath names a month.
+type RunPath struct {
+	Period string `path:"period" doc:"a month in the billing time zone" example:"2026-11"`
+}
+
+// Resolve implements huma.Resolver.
+func (p *RunPath) Resolve(huma.Context) []error {
+	_, err := billing.ParsePeriod(p.Period)
+	return inputErrors("path.period", err)
+}
+
+func (p *RunPath) period() billing.Period {
+	period, _ := billing.ParsePeriod(p.Period) // Resolve has seen to it
+	return period
+}
+
+type startRunInput struct {
+	RunPath
+	Body *struct {
+		OrdersPerSecond   float64 `json:"orders_per_second,omitempty" doc:"cap on the orders of the whole run; 0: none" minimum:"0" maximum:"100000"`
+		PageSize          int     `json:"page_size,omitempty" doc:"subscriptions a page; default 500" minimum:"1" maximum:"5000"`
+		Concurrency       int     `json:"concurrency,omitempty" doc:"orders in flight at once; default 64" minimum:"1" maximum:"1000"`
+		WorkflowPerCharge bool    `json:"workflow_per_charge,omitempty" doc:"give each charge a workflow of its own"`
+	}
+}
+
+type progressOutput struct {
+	Status int
+	Body   billing.Progress
+}
+
+// recordedWithin is how long a start waits until the run is on record.
+const recordedWithin = 10 * time.Second
+
+func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput, error) {
+	now, err := a.store.Now(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	if current := billing.PeriodAt(now, a.zone); in.period().Compare(current) > 0 {
+		return nil, knownProblem(billing.Errorf(billing.CodePeriodInFuture, "%s has not begun; the current month is %s", in.period(), current))
+	}
+	run := workflows.RunInput{Period: in.period()}
+	if b := in.Body; b != nil {
+		run.Settings = billing.RunSettings{
+			OrdersPerSecond: b.OrdersPerSecond, PageSize: b.PageSize, Concurrency: b.Concurrency, WorkflowPerCharge: b.WorkflowPerCharge,
+		}
+	}
+	run.Settings = run.Settings.WithDefaults()
+	if err := run.Settings.Validate(); err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	started, err := a.executeRun(ctx, run)
+	var running *serviceerror.WorkflowExecutionAlreadyStarted
+	switch {
+	case errors.As(err, &running):
+		return a.progressOf(ctx, in.period(), "", http.StatusOK)
+	case err != nil:
+		a.log.WarnContext(ctx, "could not start a billing run", "error", err)
+		return nil, newProblem(codeTemporalUnavailable, "the run could not be started; ask again, which is safe")
+	}
+	return a.progressOf(ctx, in.period(), started.GetRunID(), http.StatusAccepted)
+}
+
+func (a *api) executeRun(ctx context.Context, in workflows.RunInput) (client.WorkflowRun, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	return a.temporal.ExecuteWorkflow(ctx, workflows.RunOptions(in), workflows.BillingRunName, in)
+}
+
+// progressOf reads the newest run; with an execution it waits until that one is
+// on record.
+func (a *api) progressOf(ctx context.Context, period billing.Period, executionID string, status int) (*progressOutput, error) {
+	deadline := time.Now().Add(recordedWithin)
+	for {
+		run, err := a.store.Run(ctx, period)
+		recorded := err == nil && (executionID == "" || run.ExecutionID == executionID)
+		unknown := billing.CodeOf(err) == billing.CodeRunNotFound && executionID != ""
+		switch {
+		case recorded:
+			return a.progressOutput(ctx, *run, status)
+		case err != nil && !unknown:
+			return nil, a.problem(ctx, err)
+		case time.Now().After(deadline):
+			// It will be, as soon as a worker polls.
+			settings := billing.RunSettings{}.WithDefaults()
+			return &progressOutput{Status: status, Body: billing.Progress{Run: billing.Run{Period: period, State: billing.RunRunning, Settings: settings}}}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, a.problem(ctx, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (a *api) progressOutput(ctx context.Context, run billing.Run, status int) (*progressOutput, error) {
+	counts, err := a.store.RunCounts(ctx, run.ID)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	now, err := a.store.Now(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &progressOutput{Status: status, Body: billing.NewProgress(run, counts, now)}, nil
+}
+
+func (a *api) getRun(ctx context.Context, in *RunPath) (*progressOutput, error) {
+	return a.progressOf(ctx, in.period(), "", http.StatusOK)
+}
+
+type runsOutput struct{ Body []billing.Run }
+
+func (a *api) listRuns(ctx context.Context, _ *struct{}) (*runsOutput, error) {
+	runs, err := a.store.Runs(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return &runsOutput{Body: runs}, nil
+}
+
+type pauseRunInput struct {
+	RunPath
+	Body *struct {
+		Reason string `json:"reason,omitempty" maxLength:"500" doc:"shown with the progress"`
+	}
+}
+
+func (a *api) pauseRun(ctx context.Context, in *pauseRunInput) (*progressOutput, error) {
+	request := workflows.PauseRequest{}
+	if in.Body != nil {
+		request.Reason = in.Body.Reason
+	}
+	if err := billing.ValidateText("reason", request.Reason, 0, 500); err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return a.updateRun(ctx, in.period(), workflows.PauseUpdate, request)
+}
+
+// controlRun handles an update that has no argument.
+func (a *api) controlRun(update string) func(context.Context, *RunPath) (*progressOutput, error) {
+	return func(ctx context.Context, in *RunPath) (*progressOutput, error) {
+		return a.updateRun(ctx, in.period(), update)
+	}
+}
+
+type paceRunInput struct {
+	RunPath
+	Body struct {
+		OrdersPerSecond float64 `json:"orders_per_second" doc:"the new cap; 0: none" minimum:"0" maximum:"100000"`
+	}
+}
+
+func (a *api) paceRun(ctx context.Context, in *paceRunInput) (*progressOutput, error) {
+	if err := billing.ValidatePace(in.Body.OrdersPerSecond); err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return a.updateRun(ctx, in.period(), workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: in.Body.OrdersPerSecond})
+}
+
+// updateTimeout bounds the wait for the run's workflow to carry out a wish.
+const updateTimeout = 15 * time.Second
+
+// updateRun sends an update to the run and answers with the progress after it.
+func (a *api) updateRun(ctx context.Context, period billing.Period, update string, args ...any) (*progressOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	defer cancel()
+	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: workflows.RunWorkflowID(period), UpdateName: update, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	out := &progressOutput{Status: http.StatusOK}
+	if err == nil {
+		err = handle.Get(ctx, &out.Body)
+	}
+	var gone *serviceerror.NotFound
+	var failed *temporal.ApplicationError // the run ended while it was asked
+	switch {
+	case err == nil:
+		return out, nil
+	case errors.As(err, &gone), errors.As(err, &failed):
+		return nil, a.notActive(ctx, period)
+	}
+	a.log.WarnContext(ctx, "a billing run does not answer", "period", period.String(), "update", update, "error", err)
+	return nil, newProblem(codeTemporalUnavailable, "the run does not answer: Temporal or all workers may be away; ask again, which is safe")
+}
+
+func (a *api) notActive(ctx context.Context, period billing.Period) error {
+	run, err := a.store.Run(ctx, period)
+	if err != nil {
+		return a.problem(ctx, err)
+	}
+	return knownProblem(billing.Errorf(billing.CodeRunNotActive, "the run of %s is not active: it is %s", period, run.State))
+}
+
+type reportInput struct {
+	RunPath
+	IDs string `query:"ids" doc:"list the ids of this class instead" enum:"charged_in_run,charged_before,declined,unresolved,pending,skipped,missing"`
+}
+
+func (a *api) reportRun(ctx context.Context, in *reportInput) (*huma.StreamResponse, error) {
+	run, err := a.store.Run(ctx, in.period())
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	if in.IDs != "" {
+		return &huma.StreamResponse{Body: func(hctx huma.Context) {
+			a.streamIDs(hctx, func(ctx context.Context, yield func(string) error) error {
+				return a.store.ReportIDs(ctx, *run, billing.ReportClass(in.IDs), yield)
+			})
+		}}, nil
+	}
+	report, err := a.store.Report(ctx, *run)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	return jsonResponse(report), nil
+}

@@ -1,0 +1,485 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"drayman/activities"
+	"drayman/billing"
+)
+
+// BillingRunName is the workflow's type.
+const BillingRunName = "BillingRun"
+
+// The messages of a run. All are updates but the query, each may come any number
+// of times, and a person can send them from the Temporal UI.
+const (
+	PauseUpdate   = "pause"  // argument: PauseRequest, optional
+	ResumeUpdate  = "resume" // no argument
+	CancelUpdate  = "cancel" // no argument: open orders finish, no more start
+	PaceUpdate    = "pace"   // argument: PaceRequest
+	ProgressQuery = "progress"
+)
+
+// PauseRequest says why a run is paused.
+type PauseRequest struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// PaceRequest is a new pace in orders a second; 0 is no cap.
+type PaceRequest struct {
+	OrdersPerSecond float64 `json:"orders_per_second"`
+}
+
+// Numbers of a run.
+const (
+	// parallelPages is how many pages are charged at once; they share the run's
+	// concurrency.
+	parallelPages = 4
+	// plannedPages is how many pages are cut at a time.
+	plannedPages = 200
+	// badPages is how many pages may stop in a row before the run pauses itself;
+	// slowdown is the wait after the first, doubled each time.
+	badPages = 3
+	slowdown = 5 * time.Second
+	// startedAtOnce is how many exceptions one activity starts; pages wait while
+	// maxExceptions are to be started, which happens where each is one.
+	startedAtOnce = 500
+	maxExceptions = 10_000
+	// refreshEvery is how often the run counts, at most, while pages come in.
+	refreshEvery = 5 * time.Second
+	// settlingPause is the wait between two looks at charges that still retry; it
+	// grows up to settlingPauseMax.
+	settlingPause    = 2 * time.Second
+	settlingPauseMax = time.Minute
+	// beatTimeout is how long a page may be silent before another worker takes it
+	// up; pages report every five seconds.
+	beatTimeout = 20 * time.Second
+	// pageTimeout bounds one try of a page; at 0.01 orders a second, the slowest
+	// pace, a page of 500 takes 14 hours.
+	pageTimeout = 30 * 24 * time.Hour
+)
+
+// RunInput starts a run. State is set when it continues as new.
+type RunInput struct {
+	Period   billing.Period      `json:"period"`
+	Settings billing.RunSettings `json:"settings"`
+	State    *runState           `json:"state,omitempty"`
+}
+
+// pageRange is a page that is still to be charged.
+type pageRange struct {
+	Number int    `json:"number"`
+	After  string `json:"after"`
+	UpTo   string `json:"up_to"`
+}
+
+// runState is what a run carries through continue-as-new.
+type runState struct {
+	Run        billing.Run `json:"run"`
+	Queue      []pageRange `json:"queue,omitempty"`
+	PlannedTo  string      `json:"planned_to"`
+	AllPlanned bool        `json:"all_planned"`
+	Pages      int         `json:"pages"` // planned so far
+	Bad        int         `json:"bad"`   // pages that stopped in a row
+	// Exceptions wait for workflows of their own.
+	Exceptions []string `json:"exceptions,omitempty"`
+}
+
+// RunWorkflowID names the one run that may charge a period at a time.
+func RunWorkflowID(period billing.Period) string { return "billing-run/" + period.String() }
+
+// RunOptions start BillingRun. A second start while it runs is an error; a run
+// that has ended may be followed by another, which charges what is missing.
+func RunOptions(in RunInput) client.StartWorkflowOptions {
+	return client.StartWorkflowOptions{
+		ID:                                       RunWorkflowID(in.Period),
+		TaskQueue:                                TaskQueue,
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		StaticSummary:                            "Billing run of " + in.Period.Title(),
+		StaticDetails: "Charges everyone who is eligible and not charged yet, page by page.\n\n" +
+			"Updates: `pause`, `resume`, `cancel`, `pace`. Exceptions have a `ChargeSubscription` workflow each.",
+		TypedSearchAttributes: temporal.NewSearchAttributes(BillingPeriodKey.ValueSet(in.Period.String())),
+	}
+}
+
+// billingRun is a run at work. Its fields are shared by coroutines, of which one
+// runs at a time.
+type billingRun struct {
+	in       RunInput
+	state    runState
+	progress billing.Progress
+
+	pages     int  // being charged
+	starting  bool // workflows for exceptions, one batch at a time
+	draining  bool // about to continue as new
+	events    int  // pages and starts that came back
+	slowUntil time.Time
+	refreshed time.Time
+	failed    error // an activity that failed for good
+}
+
+// BillingRun charges everyone who is eligible in the period and not charged yet,
+// and completes with the progress that it ended with. It is one run for an
+// operator, however often it continues as new.
+func BillingRun(ctx workflow.Context, in RunInput) (*billing.Progress, error) {
+	r := &billingRun{in: in}
+	if in.State != nil {
+		r.state = *in.State
+		r.progress = billing.NewProgress(r.state.Run, billing.RunCounts{}, workflow.Now(ctx))
+	}
+	if err := r.handleMessages(ctx); err != nil {
+		return nil, err
+	}
+	// A cancellation from outside means the same as the update; what is under way
+	// must settle all the same, so the work itself does not hear of it.
+	work, _ := workflow.NewDisconnectedContext(ctx)
+	workflow.Go(work, func(work workflow.Context) {
+		if ctx.Done().Receive(work, nil); ctx.Err() != nil {
+			_ = r.control(work, activities.ControlRunInput{State: billing.RunCancelled, Reason: "the workflow was cancelled"})
+		}
+	})
+	return r.run(work)
+}
+
+// run is the story of a run.
+func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
+	if r.in.State == nil {
+		if err := r.begin(ctx); err != nil {
+			return nil, err
+		}
+		r.startCharges(ctx, activities.StartChargesInput{LeftOver: true})
+	}
+	r.refresh(ctx)
+	if err := r.chargePages(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.awaitSettled(ctx); err != nil {
+		return nil, err
+	}
+	if r.ended() {
+		r.refresh(ctx)
+	} else if err := r.control(ctx, activities.ControlRunInput{State: billing.RunFinished}); err != nil {
+		return nil, err
+	}
+	r.describe(ctx)
+	return &r.progress, r.handlersDone(ctx)
+}
+
+func (r *billingRun) begin(ctx workflow.Context) error {
+	in := activities.StartRunInput{
+		Period: r.in.Period, ExecutionID: workflow.GetInfo(ctx).FirstRunID, Settings: r.in.Settings.WithDefaults(),
+	}
+	return workflow.ExecuteActivity(planOptions(ctx, "record the run and count who is due"), acts.StartRun, in).Get(ctx, &r.state.Run)
+}
+
+// planOptions are for activities that read through all subscriptions.
+func planOptions(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: 10 * time.Minute,
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
+		Summary:             summary,
+	})
+}
+
+// pageOptions are for activities that may take long and report on the way.
+func pageOptions(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: pageTimeout,
+		HeartbeatTimeout:    beatTimeout,
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second},
+		Summary:             summary,
+	})
+}
+
+// chargePages plans and charges pages until there are no more, or the run is
+// cancelled; then it waits for what is under way. It may continue as new.
+func (r *billingRun) chargePages(ctx workflow.Context) error {
+	for !r.ended() && r.failed == nil {
+		if err := r.plan(ctx); err != nil {
+			return err
+		}
+		for r.mayDispatch(ctx) {
+			r.dispatch(ctx)
+		}
+		r.startExceptions(ctx)
+		switch {
+		case r.idle() && r.state.AllPlanned && len(r.state.Queue)+len(r.state.Exceptions) == 0:
+			return nil
+		case r.idle() && r.draining:
+			return r.continueAsNew(ctx)
+		}
+		if err := r.awaitChange(ctx); err != nil {
+			return err
+		}
+		r.draining = r.draining || workflow.GetInfo(ctx).GetContinueAsNewSuggested()
+		r.refreshSometimes(ctx)
+	}
+	err := workflow.Await(ctx, r.idle)
+	return errors.Join(r.failed, err)
+}
+
+// idle says that no activity of the run is at work.
+func (r *billingRun) idle() bool { return r.pages == 0 && !r.starting }
+
+// plan cuts the next pages, when the last ones are being charged.
+func (r *billingRun) plan(ctx workflow.Context) error {
+	if len(r.state.Queue) > 0 || r.state.AllPlanned || r.draining || r.state.Run.State != billing.RunRunning {
+		return nil
+	}
+	var planned activities.PlanRunOutput
+	err := workflow.ExecuteActivity(planOptions(ctx, "cut pages after "+r.state.PlannedTo), acts.PlanRun, activities.PlanRunInput{
+		Period: r.in.Period, After: r.state.PlannedTo, PageSize: r.state.Run.Settings.PageSize, Pages: plannedPages,
+	}).Get(ctx, &planned)
+	if err != nil {
+		return err
+	}
+	for _, end := range planned.Ends {
+		r.state.Pages++
+		r.state.Queue = append(r.state.Queue, pageRange{Number: r.state.Pages, After: r.state.PlannedTo, UpTo: end})
+		r.state.PlannedTo = end
+	}
+	r.state.AllPlanned = !planned.More
+	return nil
+}
+
+func (r *billingRun) mayDispatch(ctx workflow.Context) bool {
+	return len(r.state.Queue) > 0 && r.pages < parallelPages && !r.draining && r.failed == nil &&
+		len(r.state.Exceptions) < maxExceptions && r.state.Run.State == billing.RunRunning && !workflow.Now(ctx).Before(r.slowUntil)
+}
+
+// awaitChange waits until there may be something to do: a page or a start came
+// back, the state was changed, or the slowdown is over.
+func (r *billingRun) awaitChange(ctx workflow.Context) error {
+	before, state := r.events, r.state.Run.State
+	changed := func() bool { return r.events != before || r.state.Run.State != state || r.failed != nil }
+	if wait := r.slowUntil.Sub(workflow.Now(ctx)); wait > 0 {
+		_, err := workflow.AwaitWithTimeout(ctx, wait, changed)
+		return err
+	}
+	return workflow.Await(ctx, changed)
+}
+
+// dispatch charges the first page of the queue.
+func (r *billingRun) dispatch(ctx workflow.Context) {
+	next := r.state.Queue[0]
+	r.state.Queue = r.state.Queue[1:]
+	r.pages++
+	settings := r.state.Run.Settings
+	in := activities.ChargePageInput{
+		Run: r.state.Run, Number: next.Number, After: next.After, UpTo: next.UpTo,
+		Concurrency: max(1, settings.Concurrency/parallelPages),
+	}
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		defer func() { r.pages, r.events = r.pages-1, r.events+1 }()
+		var out activities.ChargePageOutput
+		summary := fmt.Sprintf("page %d: (%s … %s]", next.Number, next.After, next.UpTo)
+		if err := workflow.ExecuteActivity(pageOptions(ctx, summary), acts.ChargePage, in).Get(ctx, &out); err != nil {
+			r.failed = err
+			return
+		}
+		r.pageCameBack(ctx, next, out)
+	})
+}
+
+// pageCameBack notes its exceptions and, where it stopped early, puts the rest of
+// it back into the queue.
+func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, out activities.ChargePageOutput) {
+	r.state.Exceptions = append(r.state.Exceptions, out.Exceptions...)
+	if !out.Done {
+		page.After = out.Cursor
+		r.state.Queue = append([]pageRange{page}, r.state.Queue...)
+	}
+	switch out.Stop {
+	case "":
+		r.state.Bad = 0
+	case activities.StopRefused, activities.StopFailing:
+		r.slowDown(ctx, out)
+	}
+}
+
+// slowDown waits longer with each page that stops in a row, and then pauses the
+// run instead of spoiling the month.
+func (r *billingRun) slowDown(ctx workflow.Context, out activities.ChargePageOutput) {
+	r.state.Bad++
+	r.slowUntil = workflow.Now(ctx).Add(slowdown << (r.state.Bad - 1))
+	if r.state.Bad < badPages || r.state.Run.State != billing.RunRunning {
+		return
+	}
+	reason := "most orders fail; the shop says: " + out.Detail
+	if out.Stop == activities.StopRefused {
+		reason = "the shop refuses our credentials or address (SHOP_URL, SHOP_API_KEY, SHOP_API_SECRET); it says: " + out.Detail
+	}
+	if err := r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: reason}); err != nil {
+		r.failed = err
+	}
+}
+
+// startExceptions gives exceptions workflows of their own, a batch at a time.
+func (r *billingRun) startExceptions(ctx workflow.Context) {
+	n := min(len(r.state.Exceptions), startedAtOnce)
+	if n == 0 || r.starting || r.draining || r.ended() {
+		return
+	}
+	ids := r.state.Exceptions[:n:n]
+	r.state.Exceptions = r.state.Exceptions[n:]
+	r.startCharges(ctx, activities.StartChargesInput{IDs: ids})
+}
+
+func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartChargesInput) {
+	in.RunID, in.Period = r.state.Run.ID, r.in.Period
+	r.starting = true
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		defer func() { r.starting, r.events = false, r.events+1 }()
+		summary := fmt.Sprintf("start %d charges", len(in.IDs))
+		if in.LeftOver {
+			summary = "take up what earlier runs and requests have left"
+		}
+		if err := workflow.ExecuteActivity(pageOptions(ctx, summary), acts.StartCharges, in).Get(ctx, nil); err != nil {
+			r.failed = err
+		}
+	})
+}
+
+// awaitSettled waits until no charge of the run is retried any longer, or the
+// run is cancelled.
+func (r *billingRun) awaitSettled(ctx workflow.Context) error {
+	for wait := settlingPause; ; wait = min(2*wait, settlingPauseMax) {
+		r.refresh(ctx)
+		if r.ended() || r.progress.Counts.Pending == 0 {
+			return nil
+		}
+		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+			return r.continueAsNew(ctx)
+		}
+		if _, err := workflow.AwaitWithTimeout(ctx, wait, r.ended); err != nil {
+			return err
+		}
+	}
+}
+
+// ended says that the run goes no further.
+func (r *billingRun) ended() bool {
+	return r.state.Run.State != billing.RunRunning && r.state.Run.State != billing.RunPaused
+}
+
+func (r *billingRun) continueAsNew(ctx workflow.Context) error {
+	if err := r.handlersDone(ctx); err != nil {
+		return err
+	}
+	in := r.in
+	in.State = &r.state
+	return workflow.NewContinueAsNewError(ctx, BillingRunName, in)
+}
+
+// handlersDone waits for updates that are being handled: ending under them would
+// leave their senders without an answer.
+func (r *billingRun) handlersDone(ctx workflow.Context) error {
+	return workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) })
+}
+
+// control changes the run's row, and with it what pages do.
+func (r *billingRun) control(ctx workflow.Context, in activities.ControlRunInput) error {
+	in.RunID = r.state.Run.ID
+	what := string(in.State)
+	if in.OrdersPerSecond != nil {
+		what = fmt.Sprintf("pace %g orders/s", *in.OrdersPerSecond)
+	}
+	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("run: "+what))
+	if err := workflow.ExecuteLocalActivity(ctx, acts.ControlRun, in).Get(ctx, &r.state.Run); err != nil {
+		return err
+	}
+	if in.State == billing.RunRunning {
+		r.state.Bad, r.slowUntil = 0, time.Time{}
+	}
+	r.refresh(ctx)
+	return nil
+}
+
+// refresh counts the run's charges for the query and the Temporal UI.
+func (r *billingRun) refresh(ctx workflow.Context) {
+	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("count"))
+	var progress billing.Progress
+	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run}).Get(ctx, &progress)
+	if err != nil {
+		r.failed = errors.Join(r.failed, err)
+		return
+	}
+	r.progress, r.refreshed = progress, workflow.Now(ctx)
+	r.describe(ctx)
+}
+
+func (r *billingRun) refreshSometimes(ctx workflow.Context) {
+	if workflow.Now(ctx).Sub(r.refreshed) >= refreshEvery {
+		r.refresh(ctx)
+	}
+}
+
+// describe writes the progress into the Temporal UI.
+func (r *billingRun) describe(ctx workflow.Context) {
+	p := r.progress
+	var b strings.Builder
+	fmt.Fprintf(&b, "### Billing run of %s: %s\n\n", r.in.Period.Title(), p.State)
+	if p.Reason != "" {
+		fmt.Fprintf(&b, "**%s**\n\n", p.Reason)
+	}
+	fmt.Fprintf(&b, "| due | charged | declined | unresolved | retrying | left |\n| --- | --- | --- | --- | --- | --- |\n")
+	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %d |\n\n", p.Due, p.Counts.Charged, p.Counts.Declined, p.Counts.Unresolved, p.Counts.Pending, p.Left)
+	fmt.Fprintf(&b, "%.1f orders/s on average", p.OrdersPerSecond)
+	if p.ExpectedEnd != nil {
+		fmt.Fprintf(&b, ", expected end %s", p.ExpectedEnd.Format(time.RFC3339))
+	}
+	workflow.SetCurrentDetails(ctx, b.String())
+}
+
+// handleMessages registers the query and the updates.
+func (r *billingRun) handleMessages(ctx workflow.Context) error {
+	err := workflow.SetQueryHandler(ctx, ProgressQuery, func() (billing.Progress, error) { return r.progress, nil })
+	if err != nil {
+		return err
+	}
+	pause := func(ctx workflow.Context, in PauseRequest) (*billing.Progress, error) {
+		if in.Reason == "" {
+			in.Reason = "paused by an operator"
+		}
+		return r.update(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: in.Reason})
+	}
+	resume := func(ctx workflow.Context) (*billing.Progress, error) {
+		return r.update(ctx, activities.ControlRunInput{State: billing.RunRunning})
+	}
+	cancel := func(ctx workflow.Context) (*billing.Progress, error) {
+		return r.update(ctx, activities.ControlRunInput{State: billing.RunCancelled})
+	}
+	pace := func(ctx workflow.Context, in PaceRequest) (*billing.Progress, error) {
+		return r.update(ctx, activities.ControlRunInput{OrdersPerSecond: &in.OrdersPerSecond})
+	}
+	validPace := func(in PaceRequest) error { return billing.ValidatePace(in.OrdersPerSecond) }
+	return errors.Join(
+		workflow.SetUpdateHandlerWithOptions(ctx, PauseUpdate, pause, workflow.UpdateHandlerOptions{Description: "Start no more orders until resumed."}),
+		workflow.SetUpdateHandlerWithOptions(ctx, ResumeUpdate, resume, workflow.UpdateHandlerOptions{Description: "Go on where the run stood."}),
+		workflow.SetUpdateHandlerWithOptions(ctx, CancelUpdate, cancel, workflow.UpdateHandlerOptions{Description: "Let open orders finish and start no more."}),
+		workflow.SetUpdateHandlerWithOptions(ctx, PaceUpdate, pace, workflow.UpdateHandlerOptions{
+			Description: "Change the cap, in orders a second; 0 is none.", Validator: validPace,
+		}),
+	)
+}
+
+// update carries out an operator's wish once the run is recorded.
+func (r *billingRun) update(ctx workflow.Context, in activities.ControlRunInput) (*billing.Progress, error) {
+	if err := workflow.Await(ctx, func() bool { return r.state.Run.ID != "" }); err != nil {
+		return nil, err
+	}
+	if err := r.control(ctx, in); err != nil {
+		return nil, err
+	}
+	return &r.progress, nil
+}
