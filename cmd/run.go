@@ -19,11 +19,13 @@ const (
 )
 
 type commands struct {
-	API     apiCommand     `cmd:"" name:"api" help:"Serve the HTTP API."`
-	Worker  workerCommand  `cmd:"" help:"Run the Temporal worker: it charges."`
-	Serve   serveCommand   `cmd:"" help:"Run API and worker in one process."`
-	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date, or show where it stands."`
-	Version versionCommand `cmd:"" help:"Show the version."`
+	API      apiCommand       `cmd:"" name:"api" help:"Serve the HTTP API."`
+	Worker   workerCommand    `cmd:"" help:"Run the Temporal worker: it charges."`
+	Serve    serveCommand     `cmd:"" help:"Run API and worker in one process."`
+	Migrate  migrateCommand   `cmd:"" help:"Bring the database's schema up to date, or show where it stands."`
+	Run      runCommands      `cmd:"" name:"run" help:"Start, watch and steer billing runs, through the HTTP API."`
+	Schedule scheduleCommands `cmd:"" help:"Have Temporal start the billing run each month."`
+	Version  versionCommand   `cmd:"" help:"Show the version."`
 
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask the API of this machine whether it is ready; for containers."`
 }
@@ -35,7 +37,8 @@ type environment struct {
 }
 
 // Run executes one command and returns its exit code: 0, 1 for an error, which
-// stands on stderr in one line, 2 for a wrong command line or setting.
+// stands on stderr in one line, 2 for a wrong command line or setting, or one of
+// its own (runs.go).
 func Run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	env := &environment{getenv: getenv, stdout: stdout, stderr: stderr}
 	exit := -1
@@ -53,7 +56,12 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return exitUsage
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	if err := parsed.Run(env); err != nil {
+	err = parsed.Run(env)
+	var code exitCode
+	switch {
+	case errors.As(err, &code):
+		return int(code)
+	case err != nil:
 		fmt.Fprintln(stderr, "drayman:", err)
 		return exitError
 	}
@@ -70,7 +78,7 @@ func newParser(env *environment, exit func(int)) (*kong.Kong, error) {
 		kong.Exit(exit),
 		kong.Resolvers(kong.ResolverFunc(env.resolve)),
 		kong.ValueFormatter(func(v *kong.Value) string {
-			if v.Flag == nil || v.Name == "help" {
+			if v.Flag == nil || v.Name == "help" || v.Tag.Has("once") {
 				return kong.DefaultHelpValueFormatter(v)
 			}
 			return fmt.Sprintf("%s ($%s)", kong.DefaultHelpValueFormatter(v), variable(v.Name))
@@ -85,8 +93,12 @@ func variable(flag string) string {
 }
 
 // resolve gives a flag that is not on the command line the value of its
-// environment twin.
+// environment twin. One tagged once, such as --json, has none: it belongs to one
+// call, and its name may mean something else in somebody's environment.
 func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if flag.Tag.Has("once") {
+		return nil, nil
+	}
 	name := variable(flag.Name)
 	value := e.getenv(name)
 	if flag.Tag.Has("secret") {

@@ -82,6 +82,8 @@ func (s *surroundings) start(ctx context.Context, p *program) error {
 			s.temporal, err = startTemporal(ctx, temporalOptions{
 				Addr: flagAddress{"TEST_TEMPORAL_ADDRESS", hostPort(loopbackIP, 0)},
 				Log:  p.logger(slog.LevelError),
+				// So that tests see workflows continue as new without thousands of events.
+				SuggestContinueAsNew: 300,
 			})
 			return err
 		})

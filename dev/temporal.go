@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	uiserver "github.com/temporalio/ui-server/v2/server"
@@ -28,6 +29,9 @@ type temporalOptions struct {
 	UIAddr flagAddress  // likewise; an empty address means no UI
 	Dir    string       // directory of temporal.db; "" keeps everything in memory
 	Log    *slog.Logger // what the server has to say
+	// SuggestContinueAsNew is after how many events the server suggests it to a
+	// workflow; 0 is the server's default, 4096.
+	SuggestContinueAsNew int
 }
 
 // temporalServer is a whole Temporal cluster in this process: frontend, history,
@@ -40,6 +44,7 @@ type temporalServer struct {
 	ui     *uiserver.Server
 	lock   *os.File
 	log    *temporalLog
+	once   sync.Once // for Stop
 }
 
 // startTemporal starts a Temporal server and returns when its namespace
@@ -69,7 +74,7 @@ func startTemporal(ctx context.Context, options temporalOptions) (_ *temporalSer
 		return nil, err
 	}
 	useStore(config, store)
-	if s.server, err = s.boot(ctx, config); err != nil {
+	if s.server, err = s.boot(ctx, serverOptions(config, options.SuggestContinueAsNew, s.log)...); err != nil {
 		return nil, fmt.Errorf("start the Temporal server: %w", err)
 	}
 	if err := prepareNamespace(ctx, s.Address); err != nil {
@@ -78,19 +83,22 @@ func startTemporal(ctx context.Context, options temporalOptions) (_ *temporalSer
 	if options.UIAddr.address == "" {
 		return s, nil
 	}
-	return s, s.startUI(ctx, options.UIAddr)
+	if err := s.startUI(ctx, options.UIAddr); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
-// boot starts the services. They run in a goroutine of their own, because a part
-// that cannot go on reports to the log and ends the goroutine it is in.
-func (s *temporalServer) boot(ctx context.Context, config *temporalConfig) (temporal.Server, error) {
+// boot starts the services. It does so in a goroutine of its own, because a part
+// that cannot go on reports to the log and never returns.
+func (s *temporalServer) boot(ctx context.Context, options ...temporal.ServerOption) (temporal.Server, error) {
 	type result struct {
 		server temporal.Server
 		err    error
 	}
 	started := make(chan result, 1)
 	go func() {
-		server, err := temporal.NewServer(serverOptions(config, s.log)...)
+		server, err := temporal.NewServer(options...)
 		if err == nil {
 			err = server.Start()
 		}
@@ -98,7 +106,10 @@ func (s *temporalServer) boot(ctx context.Context, config *temporalConfig) (temp
 	}()
 	select {
 	case r := <-started:
-		return r.server, r.err
+		if r.err != nil {
+			return nil, r.err // half started, it cannot be stopped
+		}
+		return r.server, nil
 	case err := <-s.log.fatal:
 		return nil, err
 	case <-ctx.Done():
@@ -112,8 +123,10 @@ func (s *temporalServer) Failed() <-chan error { return s.log.fatal }
 
 // Stop ends the UI and then the server, within temporalStopLimit. Stopping in
 // the middle of things makes every service complain that the others are gone, so
-// the log is closed first.
-func (s *temporalServer) Stop() {
+// the log is closed first. It may be called again.
+func (s *temporalServer) Stop() { s.once.Do(s.stop) }
+
+func (s *temporalServer) stop() {
 	s.log.mute()
 	if s.ui != nil {
 		s.ui.Stop()

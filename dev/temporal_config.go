@@ -84,7 +84,7 @@ func useStore(c *temporalConfig, store *config.SQL) {
 // serverOptions are what NewServer wants besides the static configuration. The
 // services find each other by a fixed list instead of by gossip, which saves a
 // second at the start and a few ports.
-func serverOptions(c *temporalConfig, log *temporalLog) []temporal.ServerOption {
+func serverOptions(c *temporalConfig, suggestContinueAsNew int, log *temporalLog) []temporal.ServerOption {
 	hosts := map[primitives.ServiceName]static.Hosts{}
 	for name, service := range c.Services {
 		hosts[primitives.ServiceName(name)] = static.SingleLocalHost(hostPort(service.RPC.BindOnIP, service.RPC.GRPCPort))
@@ -98,12 +98,12 @@ func serverOptions(c *temporalConfig, log *temporalLog) []temporal.ServerOption 
 		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper {
 			return authorization.NewNoopClaimMapper()
 		}),
-		temporal.WithDynamicConfigClient(dynamicConfig()),
+		temporal.WithDynamicConfigClient(dynamicConfig(suggestContinueAsNew)),
 	}
 }
 
 // dynamicConfig is where this server differs from the defaults of a cluster.
-func dynamicConfig() dynamicconfig.StaticClient {
+func dynamicConfig(suggestContinueAsNew int) dynamicconfig.StaticClient {
 	values := dynamicconfig.StaticClient{
 		// The version check would call a server on the internet.
 		dynamicconfig.EnableServerVersionCheck.Key(): false,
@@ -133,6 +133,9 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.VisibilityPersistenceMaxWriteQPS.Key(),
 	} {
 		values[key] = unlimited
+	}
+	if suggestContinueAsNew > 0 {
+		values[dynamicconfig.HistoryCountSuggestContinueAsNew.Key()] = suggestContinueAsNew
 	}
 	return values
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync/atomic"
 
@@ -53,14 +52,16 @@ func (l *temporalLog) Panic(msg string, tags ...tag.Tag) {
 }
 
 // Fatal is called by a part of the server that cannot go on, and must not
-// return. It reports the error and ends only the goroutine, so that the program
-// can say what happened and stop the other parts in order.
+// return. It reports the error and parks the goroutine for good, so that the
+// program can say what happened and stop the other parts in order. To end the
+// goroutine instead would do harm: some of the callers are inside a sync.Once,
+// which takes that for a panic.
 func (l *temporalLog) Fatal(msg string, tags ...tag.Tag) {
 	select {
 	case l.fatal <- fatalError(msg, tags):
 	default:
 	}
-	runtime.Goexit()
+	select {}
 }
 
 func fatalError(msg string, tags []tag.Tag) error {

@@ -233,7 +233,18 @@ func get(t *testing.T, address, origin string) (string, http.Header) {
 	return string(body), response.Header
 }
 
-func TestTemporalFailureEndsOnlyTheGoroutine(t *testing.T) {
+func TestTemporalThatCannotListenFailsToStart(t *testing.T) {
+	t.Parallel()
+
+	_, err := startTemporal(t.Context(), temporalOptions{
+		Addr: flagAddress{"--addr", taken(t)}, Log: slog.New(slog.DiscardHandler),
+	})
+
+	require.ErrorContains(t, err, "start the Temporal server")
+	require.ErrorContains(t, err, "address already in use")
+}
+
+func TestTemporalFailureIsReported(t *testing.T) {
 	t.Parallel()
 	log := newTemporalLog(slog.New(slog.DiscardHandler))
 

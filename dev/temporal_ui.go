@@ -11,7 +11,8 @@ import (
 )
 
 // startUI serves the Temporal UI and waits until it answers. Its files are
-// embedded, so it needs no network.
+// embedded, so it needs no network. The UI server ends the whole program if it
+// cannot listen, hence the check before.
 func (s *temporalServer) startUI(ctx context.Context, address flagAddress) error {
 	ip, port, err := loopbackAddress(address)
 	if err != nil {
@@ -21,11 +22,7 @@ func (s *temporalServer) startUI(ctx context.Context, address flagAddress) error
 		return err
 	}
 	s.ui = uiserver.NewServer(server_options.WithConfigProvider(uiConfig(ip, port, s.Address)))
-	go func() {
-		if err := s.ui.Start(); err != nil {
-			s.log.Fatal(fmt.Sprintf("the Temporal UI failed: %v", err))
-		}
-	}()
+	go func() { _ = s.ui.Start() }() // returns when it is stopped
 	s.UIAddress = hostPort(ip, port)
 	err = retry(ctx, func() error { return answers(ctx, "http://"+s.UIAddress+"/healthz") })
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -201,7 +202,8 @@ func TestAllReadersAgree(t *testing.T) {
 	t.Parallel()
 	onWorlds(t, func(t *rapid.T, s *models.Store, w world) {
 		ctx, at := context.Background(), day(rapid.IntRange(-1, 3).Draw(t, "day"))
-		for id := range w.subs {
+		ids := slices.Sorted(maps.Keys(w.subs))
+		for _, id := range ids[:min(2, len(ids))] { // two a world are enough, in a hundred worlds
 			then, err := s.Explain(ctx, id, at)
 			require.NoError(t, err)
 			require.Equal(t, w.explain(id, at), *then)

@@ -254,6 +254,10 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 			return fmt.Errorf("settling the charge: %w", err)
 		}
 		settled, err = readCharge(tx.Where("request_id = ?", string(c.RequestID)))
+		if err == nil && c.Status == billing.Charged && settled.Status == billing.Declined {
+			return billing.Errorf(billing.CodeLedgerConflict,
+				"the shop has an order for request id %q, but the ledger has it as declined, by %q", c.RequestID, settled.ResolvedBy)
+		}
 		return err
 	})
 	return settled, err

@@ -55,6 +55,7 @@ func New(c client.Client, acts *activities.Activities, drain time.Duration) *Wor
 	main := sdk.New(c, workflows.TaskQueue, options)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
+	main.RegisterWorkflowWithOptions(workflows.ScheduledRun, workflow.RegisterOptions{Name: workflows.ScheduledRunName})
 	main.RegisterActivity(acts)
 
 	options.DisableWorkflowWorker = true

@@ -1,7 +1,6 @@
 package workflows_test
 
 import (
-	"context"
 	"flag"
 	"log/slog"
 	"net/http"
@@ -25,9 +24,7 @@ import (
 	"drayman/activities"
 	"drayman/billing"
 	"drayman/models/modelstest"
-	"drayman/shop"
 	"drayman/shop/shoptest"
-	"drayman/worker"
 	"drayman/workflows"
 )
 
@@ -119,7 +116,7 @@ func save(t *testing.T, name string, h *history.History) {
 	if _, err := os.Stat(file); !*record || err == nil {
 		return
 	}
-	content, err := protojson.MarshalOptions{Indent: " "}.Marshal(h)
+	content, err := protojson.Marshal(h)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, append(content, '\n'), 0o600))
 }
@@ -129,31 +126,12 @@ func chargeOnServer(t *testing.T, db modelstest.Database, policy activities.Poli
 	t.Helper()
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	server.SetFaults(faults...)
-	shopClient, err := shop.New(shop.Config{URL: server.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
-	require.NoError(t, err)
-	t.Cleanup(shopClient.Close)
-	c, namespace := newNamespace(t)
-	log := slog.New(slog.DiscardHandler)
-	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c), log)
-	go func() { ended <- worker.New(c, acts, time.Second).Run(ctx, c, namespace, log) }()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
+	c := startWorker(t, db, server, policy)
 	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1}
 	run, err := c.ExecuteWorkflow(t.Context(), workflows.ChargeOptions(in), workflows.ChargeSubscriptionName, in)
 	require.NoError(t, err)
 	_ = run.Get(t.Context(), &billing.Charge{}) // failures are histories, too
-	h := &history.History{}
-	for events := c.GetWorkflowHistory(t.Context(), run.GetID(), run.GetRunID(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
-		event, err := events.Next()
-		require.NoError(t, err)
-		h.Events = append(h.Events, event)
-	}
-	return h
+	return historyOf(t, c, run.GetID(), run.GetRunID())
 }
 
 func newNamespace(t *testing.T) (client.Client, string) {

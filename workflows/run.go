@@ -258,10 +258,12 @@ func (r *billingRun) mayDispatch(ctx workflow.Context) bool {
 }
 
 // awaitChange waits until there may be something to do: a page or a start came
-// back, the state was changed, or the slowdown is over.
+// back, the state was changed, now or while we planned, or the slowdown is over.
 func (r *billingRun) awaitChange(ctx workflow.Context) error {
 	before, state := r.events, r.state.Run.State
-	changed := func() bool { return r.events != before || r.state.Run.State != state || r.failed != nil }
+	changed := func() bool {
+		return r.events != before || r.state.Run.State != state || r.ended() || r.failed != nil
+	}
 	if wait := r.slowUntil.Sub(workflow.Now(ctx)); wait > 0 {
 		_, err := workflow.AwaitWithTimeout(ctx, wait, changed)
 		return err
