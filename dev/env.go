@@ -41,6 +41,13 @@ func (c *envCommand) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
+	command := c.Command
+	if len(command) > 1 && command[0] == "--" {
+		command = command[1:]
+	}
+	if _, err := exec.LookPath(command[0]); err != nil {
+		return fmt.Errorf("find the command: %w", err)
+	}
 	var surroundings surroundings
 	defer surroundings.stop()
 	if err := surroundings.start(ctx, p); err != nil {
@@ -48,10 +55,6 @@ func (c *envCommand) Run(ctx context.Context, p *program) error {
 			return exitError(interrupted)
 		}
 		return err
-	}
-	command := c.Command
-	if len(command) > 1 && command[0] == "--" {
-		command = command[1:]
 	}
 	variables := append(surroundings.variables(), "TEST_DRAYMAN_DEV="+self)
 	return runCommand(ctx, p, command, variables)

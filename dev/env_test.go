@@ -55,31 +55,45 @@ func TestEnvPassesOnExitCodesAndServers(t *testing.T) {
 	require.Contains(t, complaints.String(), "no-such-command")
 }
 
-// children starts env with a command that has started another one. It returns
-// the process ids of the two and of PostgreSQL, and the directory in which env
-// has its temporary one.
-func children(t *testing.T) (p *devProgram, pids []int, temp string) {
+// startEnv starts env with a shell script that says "ready" at some point, and
+// waits for that. It also returns the directory in which env has its temporary
+// one, which the script knows as $0.
+func startEnv(t *testing.T, script string) (p *devProgram, temp string) {
 	t.Helper()
 	temp, err := makeTempDir()
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(temp) })
-	p = startProgramWith(t, []string{"TMPDIR=" + temp}, "env", "--", "sh", "-c", `
-		sleep 600 &
-		echo "$$ $! $(head -n 1 "$0"/drayman-env-*/postgres/data/postmaster.pid) ready"
-		wait`, temp)
+	t.Cleanup(func() {
+		// A killed env leaves a PostgreSQL that is about to end and writes on.
+		require.Eventually(t, func() bool { return os.RemoveAll(temp) == nil }, patience, 50*time.Millisecond)
+	})
+	p = startProgramWith(t, []string{"TMPDIR=" + temp}, "env", "--", "sh", "-c", script, temp)
 	p.awaitOutput(t, "ready")
+	return p, temp
+}
+
+// withChildren is a script that starts another program. It prints the process
+// ids of the two and of PostgreSQL.
+const withChildren = `
+	sleep 600 &
+	echo "$$ $! $(head -n 1 "$0"/drayman-env-*/postgres/data/postmaster.pid) ready"
+	wait`
+
+// processes reads what withChildren has printed.
+func processes(t *testing.T, p *devProgram) (pids []int) {
+	t.Helper()
 	for _, field := range strings.Fields(p.out.String())[:3] {
 		pid, err := strconv.Atoi(field)
 		require.NoError(t, err)
 		require.True(t, alive(pid))
 		pids = append(pids, pid)
 	}
-	return p, pids, temp
+	return pids
 }
 
 func TestEnvInterruptedLeavesNothing(t *testing.T) {
 	t.Parallel()
-	p, pids, temp := children(t)
+	p, temp := startEnv(t, withChildren)
+	pids := processes(t, p)
 
 	code := p.end(t, syscall.SIGINT)
 
@@ -95,8 +109,7 @@ func TestEnvInterruptedLeavesNothing(t *testing.T) {
 
 func TestSecondInterruptEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	p := startProgram(t, "env", "--", "sh", "-c", `trap "echo not yet" INT; echo waiting; while :; do sleep 1; done`)
-	p.awaitOutput(t, "waiting")
+	p, _ := startEnv(t, `trap "echo not yet" INT; echo ready; while :; do sleep 1; done`)
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
 	p.awaitOutput(t, "not yet")
 
@@ -112,7 +125,8 @@ func TestEnvKilledLeavesNoServers(t *testing.T) {
 		t.Skip("only Linux ends the children of a killed process")
 	}
 	t.Parallel()
-	p, pids, _ := children(t)
+	p, _ := startEnv(t, withChildren)
+	pids := processes(t, p)
 	t.Cleanup(func() { _ = syscall.Kill(pids[1], syscall.SIGKILL) })
 
 	p.end(t, syscall.SIGKILL)

@@ -105,9 +105,10 @@ func runOnServer(t *testing.T, db modelstest.Database, settings billing.RunSetti
 	if operate != nil {
 		operate(t, c)
 	}
+	first := run.GetRunID() // the handle goes along with the chain
 	require.NoError(t, run.Get(t.Context(), &billing.Progress{}))
 	var histories []*history.History
-	for id := run.GetRunID(); id != ""; {
+	for id := first; id != ""; {
 		h := historyOf(t, c, run.GetID(), id)
 		histories = append(histories, h)
 		id = h.Events[len(h.Events)-1].GetWorkflowExecutionContinuedAsNewEventAttributes().GetNewExecutionRunId()

@@ -260,18 +260,19 @@ func ParseSchedule(d client.ScheduleDescription) (Schedule, error) {
 		return Schedule{}, err
 	}
 	spec := d.Schedule.Spec
-	if spec == nil || len(spec.Calendars) != 1 || len(spec.Intervals)+len(spec.CronExpressions)+len(spec.Skip) > 0 ||
-		spec.Jitter != 0 || !spec.StartAt.IsZero() || !spec.EndAt.IsZero() || spec.TimeZoneName != in.Timezone {
-		return Schedule{}, errors.New("its times have been changed by other means")
-	}
-	calendar := spec.Calendars[0]
-	day, hour := single(calendar.DayOfMonth), single(calendar.Hour)
-	if day < 0 || hour < 0 || single(calendar.Minute) != 0 || single(calendar.Second) != 0 || len(calendar.Year) > 0 ||
-		!every(calendar.Month, 1, 12) || !every(calendar.DayOfWeek, 0, 6) {
+	if spec == nil || len(spec.Calendars) != 1 || !isMonthly(spec.Calendars[0]) || spec.TimeZoneName != in.Timezone ||
+		len(spec.Intervals)+len(spec.CronExpressions)+len(spec.Skip) > 0 ||
+		spec.Jitter != 0 || !spec.StartAt.IsZero() || !spec.EndAt.IsZero() {
 		return Schedule{}, errors.New("its times have been changed by other means")
 	}
 	zone, err := time.LoadLocation(spec.TimeZoneName)
-	return Schedule{Day: day, Hour: hour, Zone: zone, Settings: in.Settings}, err
+	return Schedule{Day: single(spec.Calendars[0].DayOfMonth), Hour: single(spec.Calendars[0].Hour), Zone: zone, Settings: in.Settings}, err
+}
+
+// isMonthly reports whether there is one time a month, at a full hour.
+func isMonthly(c client.ScheduleCalendarSpec) bool {
+	return single(c.DayOfMonth) > 0 && single(c.Hour) >= 0 && single(c.Minute) == 0 && single(c.Second) == 0 &&
+		every(c.Month, 1, 12) && every(c.DayOfWeek, 0, 6) && len(c.Year) == 0
 }
 
 // single returns the one value of the ranges, -1 if there are more or none.
