@@ -3,7 +3,6 @@ package models_test
 import (
 	"context"
 	"database/sql"
-	"net/url"
 	"testing"
 	"time"
 
@@ -36,8 +35,7 @@ func isolations(t *testing.T, test func(t *testing.T, b bundle)) {
 			t.Parallel()
 			db := modelstest.Postgres(t)
 			b := setup(t, db)
-			strict := db
-			strict.URL += "?default_transaction_isolation=" + url.PathEscape(isolation)
+			strict := db.WithParameter(t, "default_transaction_isolation", isolation)
 			b.Store = strict.Open(t, b.clock.Now)
 			test(t, b)
 		})

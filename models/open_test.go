@@ -102,7 +102,7 @@ func TestTheClockIsTheDatabases(t *testing.T) {
 	db.AddClub(t, 1, 7)
 	db.Exec(t, `CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql
 		AS $$ SELECT timestamptz '2001-02-03 04:05:06.789012+00' $$`)
-	db.URL += "?search_path=public,pg_catalog&timezone=" + url.QueryEscape("America/Sao_Paulo") // so that ours is found first
+	db = db.WithParameter(t, "search_path", "public,pg_catalog").WithParameter(t, "timezone", "America/Sao_Paulo") // so that ours is found first
 	store := db.Open(t, nil)
 
 	now, err := store.Now(t.Context())

@@ -43,6 +43,18 @@ func Postgres(t *testing.T) Database {
 }
 
 // urlOf is the URL of a database on the server; a bad one fails at its use.
+// WithParameter is the same PostgreSQL database, opened with a run-time parameter.
+func (d Database) WithParameter(t *testing.T, name, value string) Database {
+	t.Helper()
+	address, err := url.Parse(d.URL)
+	require.NoError(t, err)
+	query := address.Query()
+	query.Set(name, value)
+	address.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20") // PostgreSQL's URLs know no + for a space
+	d.URL = address.String()
+	return d
+}
+
 func urlOf(database string) string {
 	u, err := url.Parse(os.Getenv("TEST_DATABASE_URL"))
 	if err != nil {
