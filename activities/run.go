@@ -96,7 +96,7 @@ const (
 	leftOverBatch = 500
 	// beat is how often a long activity says that it lives; its heartbeat timeout
 	// is several times that.
-	beat = 5 * time.Second
+	beat = 2 * time.Second
 	// patience is the wait before looking again whether a run goes on or a slot
 	// is free.
 	patience = 200 * time.Millisecond

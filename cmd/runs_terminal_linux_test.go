@@ -54,7 +54,7 @@ func TestRunWatchOnATerminal(t *testing.T) {
 			paused := progress(billing.RunPaused, billing.RunCounts{Charged: 5, Declined: 1})
 			paused.Reason = "stock-take"
 			api := startAPI(t, ok(progress(billing.RunRunning, charged(5))), ok(paused), problem(503, "temporal_unavailable", "try again"),
-				ok(progress(billing.RunRunning, charged(6))), ok(progress(billing.RunFinished, charged(10))))
+				ok(progress(billing.RunRunning, billing.RunCounts{Charged: 6, Pending: 4})), ok(progress(billing.RunFinished, charged(10))))
 			code, drawn := watchOn(t, columns, nil, api)
 			require.Zero(t, code)
 			frames := strings.Split(drawn, "\r")
@@ -67,6 +67,8 @@ func TestRunWatchOnATerminal(t *testing.T) {
 			require.Regexp(t, `^2026-11 \[=+> +\] .*charged 5`, frames[1])
 			require.Contains(t, frames[2], "paused: stock-take")
 			require.Contains(t, frames[3], "trying on for 0s: try again")
+			require.Contains(t, frames[4], "> ", "the bar is full only when all are settled")
+			require.Equal(t, columns > 40, strings.Contains(frames[4], "pending 4"), frames[4])
 			require.Equal(t, 1, strings.Count(drawn, "\n"), "%q", drawn)
 			if columns == 160 {
 				require.Regexp(t, `^2026-11 \[={20}> {19}\] due 10 charged 5 declined 0 unresolved 0 left 5 \d\.\d/s( end \d\d:\d\d:\d\d)?$`, frames[1][:len(frames[1])-len("\x1b[K")])

@@ -177,7 +177,7 @@ func plainLine(p billing.Progress, rate float64) string {
 	if p.State == billing.RunRunning {
 		line += fmt.Sprintf(", %.1f orders/s", rate)
 	}
-	if p.Reason != "" {
+	if p.Reason != "" && p.State != billing.RunRunning { // else it is that of a past pause
 		line += "; " + oneLine(p.Reason)
 	}
 	return line
@@ -302,7 +302,7 @@ func barLine(p billing.Progress, rate float64, now time.Time, width int) string 
 	for rank := maxRank; rank > 0 && length(pieces)+minBar+3 > width; rank-- {
 		pieces = without(pieces, rank)
 	}
-	bar := drawBar(p.Counts.Tried(), p.Due, min(maxBar, max(minBar, width-length(pieces)-3)))
+	bar := drawBar(p.Counts.Tried()-p.Counts.Pending, p.Due, min(maxBar, max(minBar, width-length(pieces)-3)))
 	texts := []string{p.Period.String(), bar}
 	for _, piece := range pieces[1:] {
 		texts = append(texts, piece.text)
@@ -321,6 +321,9 @@ func barPieces(p billing.Progress, rate float64, now time.Time) []piece {
 		piece{"declined " + grouped(p.Counts.Declined), 5},
 		piece{"unresolved " + grouped(p.Counts.Unresolved), 3},
 		piece{"left " + grouped(p.Left), 6})
+	if p.Counts.Pending > 0 {
+		pieces = append(pieces, piece{"pending " + grouped(p.Counts.Pending), 3})
+	}
 	if p.State != billing.RunRunning {
 		return pieces
 	}

@@ -60,8 +60,8 @@ const (
 	settlingPause    = 2 * time.Second
 	settlingPauseMax = time.Minute
 	// beatTimeout is how long a page may be silent before another worker takes it
-	// up; pages report every five seconds.
-	beatTimeout = 20 * time.Second
+	// up; pages report every two seconds.
+	beatTimeout = 10 * time.Second
 	// pageTimeout bounds one try of a page; at 0.01 orders a second, the slowest
 	// pace, a page of 500 takes 14 hours.
 	pageTimeout = 30 * 24 * time.Hour
