@@ -101,6 +101,9 @@ func (f *shopFlags) validate() error {
 	if f.ChargeRetryFor < time.Second || f.ChargeRetryFor > 720*time.Hour {
 		return fmt.Errorf("--charge-retry-for ($CHARGE_RETRY_FOR): must be 1s to 720h, not %s", f.ChargeRetryFor)
 	}
+	if f.ShopURL == "" || f.ShopAPIKey == "" || f.ShopAPISecret == "" {
+		return nil // kong says what is missing
+	}
 	client, err := f.client()
 	if err != nil {
 		return err

@@ -59,7 +59,7 @@ func TestAWrongSettingStopsTheStartInOneLine(t *testing.T) {
 		"boolean":            {map[string]string{"SHOP_IDEMPOTENT": "perhaps"}, "shop-idempotent"},
 		"log level":          {map[string]string{"LOG_LEVEL": "loud"}, "log-level"},
 		"log format":         {map[string]string{"LOG_FORMAT": "xml"}, "log-format"},
-		"temporal":           {map[string]string{"TEMPORAL_CONFIG_FILE": missing}, "TEMPORAL_"},
+		"temporal":           {map[string]string{"TEMPORAL_TLS": "true", "TEMPORAL_TLS_CLIENT_CERT_PATH": missing, "TEMPORAL_TLS_CLIENT_KEY_PATH": missing}, "TEMPORAL_"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := complete(t)

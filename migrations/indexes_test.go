@@ -59,7 +59,7 @@ var planned = []struct{ name, query, postgres, sqlite string }{
 	{
 		"charges by status",
 		`SELECT count(*) FROM charge WHERE period = '2025-06' AND status = 'pending'`,
-		"using charge_by_period",
+		"charge_by_period",
 		"COVERING INDEX charge_by_period (period=? AND status=?)",
 	},
 }
@@ -147,7 +147,7 @@ func TestAnOpenTransactionIsNotWaitedForForever(t *testing.T) {
 	// And when the session is gone, the next Up drops that and builds it again.
 	require.NoError(t, reader.Rollback())
 	report = up(t, d)
-	require.Equal(t, []int64{3, 4, 5, 6}, versionsOf(report.Applied))
+	require.Equal(t, []int64{3, 4, 5, 6, 7}, versionsOf(report.Applied))
 	require.Empty(t, invalidIndexes(t, d))
 	require.Equal(t, rows, rowsOf(t, d, alembicTables...))
 }
@@ -198,7 +198,7 @@ func TestUpCanBeKilledWhileItBuildsAnIndex(t *testing.T) {
 	exec(t, d.db, "SELECT pg_terminate_backend($1)", builders(t, d)[0])
 	require.ErrorContains(t, <-done, "step 00003_subscription_status_at")
 	require.NoError(t, reader.Commit())
-	require.Equal(t, []int64{3, 4, 5, 6}, versionsOf(up(t, d).Applied))
+	require.Equal(t, []int64{3, 4, 5, 6, 7}, versionsOf(up(t, d).Applied))
 	require.Empty(t, invalidIndexes(t, d))
 }
 

@@ -3,7 +3,6 @@ package workflows
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -397,9 +396,12 @@ func (r *billingRun) control(ctx workflow.Context, in activities.ControlRunInput
 		what = fmt.Sprintf("pace %g orders/s", *in.OrdersPerSecond)
 	}
 	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("run: "+what))
-	if err := workflow.ExecuteLocalActivity(ctx, acts.ControlRun, in).Get(ctx, &r.state.Run); err != nil {
+	// A fresh value: decoding into the old one would keep what is absent now.
+	var run billing.Run
+	if err := workflow.ExecuteLocalActivity(ctx, acts.ControlRun, in).Get(ctx, &run); err != nil {
 		return err
 	}
+	r.state.Run = run
 	if in.State == billing.RunRunning {
 		r.state.Bad, r.slowUntil = 0, time.Time{}
 	}
@@ -429,18 +431,17 @@ func (r *billingRun) refreshSometimes(ctx workflow.Context) {
 // describe writes the progress into the Temporal UI.
 func (r *billingRun) describe(ctx workflow.Context) {
 	p := r.progress
-	var b strings.Builder
-	fmt.Fprintf(&b, "### Billing run of %s: %s\n\n", r.in.Period.Title(), p.State)
+	text := fmt.Sprintf("### Billing run of %s: %s\n\n", r.in.Period.Title(), p.State)
 	if p.Reason != "" {
-		fmt.Fprintf(&b, "**%s**\n\n", p.Reason)
+		text += "**" + p.Reason + "**\n\n"
 	}
-	fmt.Fprintf(&b, "| due | charged | declined | unresolved | retrying | left |\n| --- | --- | --- | --- | --- | --- |\n")
-	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %d |\n\n", p.Due, p.Counts.Charged, p.Counts.Declined, p.Counts.Unresolved, p.Counts.Pending, p.Left)
-	fmt.Fprintf(&b, "%.1f orders/s on average", p.OrdersPerSecond)
+	text += "| due | charged | declined | unresolved | retrying | left |\n| --- | --- | --- | --- | --- | --- |\n"
+	text += fmt.Sprintf("| %d | %d | %d | %d | %d | %d |\n\n", p.Due, p.Counts.Charged, p.Counts.Declined, p.Counts.Unresolved, p.Counts.Pending, p.Left)
+	text += fmt.Sprintf("%.1f orders/s on average", p.OrdersPerSecond)
 	if p.ExpectedEnd != nil {
-		fmt.Fprintf(&b, ", expected end %s", p.ExpectedEnd.Format(time.RFC3339))
+		text += ", expected end " + p.ExpectedEnd.Format(time.RFC3339)
 	}
-	workflow.SetCurrentDetails(ctx, b.String())
+	workflow.SetCurrentDetails(ctx, text)
 }
 
 // handleMessages registers the query and the updates.
