@@ -29,14 +29,12 @@ func (a *api) registerEligible(h huma.API) {
 	huma.Register(h, op, a.listEligible)
 }
 
-// maxLimit bounds a page, which is held in memory to know whether there is a next.
-const maxLimit = 10_000
-
 type eligibleInput struct {
 	At        string `query:"at" doc:"eligible at this moment, RFC 3339, past or future; default now" example:"2026-12-01T00:00:00Z"`
 	Uncharged bool   `query:"uncharged" doc:"leave out those whose charge in the current period is charged, pending or unresolved"`
 	After     string `query:"after" doc:"only ids greater than this one"`
-	Limit     int    `query:"limit" doc:"at most so many, with a Link to the next page" minimum:"1" maximum:"10000"`
+	// A page is held in memory, to know whether there is a next: hence the maximum.
+	Limit int `query:"limit" doc:"at most so many, with a Link to the next page" minimum:"1" maximum:"10000"`
 }
 
 // Resolve implements huma.Resolver.
@@ -55,9 +53,7 @@ func (a *api) listEligible(ctx context.Context, in *eligibleInput) (*huma.Stream
 	if in.Limit > 0 {
 		return a.eligiblePage(ctx, in, q)
 	}
-	return &huma.StreamResponse{Body: func(hctx huma.Context) {
-		a.streamIDs(hctx, func(ctx context.Context, yield func(string) error) error { return a.store.Eligible(ctx, q, yield) })
-	}}, nil
+	return a.idsResponse(ctx, func(ctx context.Context, yield func(string) error) error { return a.store.Eligible(ctx, q, yield) }), nil
 }
 
 func (a *api) eligibleQuery(ctx context.Context, in *eligibleInput) (billing.EligibleQuery, error) {
@@ -123,9 +119,17 @@ const (
 	streamPatience = 30 * time.Second
 )
 
+// idsResponse answers with a list of ids, as it is read.
+func (a *api) idsResponse(ctx context.Context, list idLister) *huma.StreamResponse {
+	return &huma.StreamResponse{Body: func(hctx huma.Context) { a.streamIDs(ctx, hctx, list) }}
+}
+
+// idLister calls yield with each id.
+type idLister func(ctx context.Context, yield func(id string) error) error
+
 // streamIDs writes a list of ids in constant memory. An error before the first
 // byte is a problem response; a later one cuts the connection.
-func (a *api) streamIDs(hctx huma.Context, list func(ctx context.Context, yield func(id string) error) error) {
+func (a *api) streamIDs(ctx context.Context, hctx huma.Context, list idLister) {
 	w := humagin.Unwrap(hctx).Writer
 	deadline := http.NewResponseController(w)
 	body := bufio.NewWriterSize(writerFunc(func(p []byte) (int, error) {
@@ -134,7 +138,7 @@ func (a *api) streamIDs(hctx huma.Context, list func(ctx context.Context, yield 
 	}), streamBlock)
 	hctx.SetHeader("Content-Type", "application/json")
 	separator := byte('[')
-	err := list(hctx.Context(), func(id string) error {
+	err := list(ctx, func(id string) error {
 		quoted, err := json.Marshal(id)
 		if err != nil {
 			return err
@@ -152,10 +156,10 @@ func (a *api) streamIDs(hctx huma.Context, list func(ctx context.Context, yield 
 		_, _ = body.WriteString("]\n")
 		_ = body.Flush() // a caller that is gone cannot be told
 	case w.Written():
-		a.log.WarnContext(hctx.Context(), "a list of ids was cut short", "error", err)
+		a.log.WarnContext(ctx, "a list of ids was cut short", "error", err)
 		panic(http.ErrAbortHandler)
 	default:
-		a.problem(hctx.Context(), err).write(w)
+		a.problem(ctx, err).write(w)
 	}
 }
 

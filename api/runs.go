@@ -243,11 +243,9 @@ func (a *api) reportRun(ctx context.Context, in *reportInput) (*huma.StreamRespo
 		return nil, a.problem(ctx, err)
 	}
 	if in.IDs != "" {
-		return &huma.StreamResponse{Body: func(hctx huma.Context) {
-			a.streamIDs(hctx, func(ctx context.Context, yield func(string) error) error {
-				return a.store.ReportIDs(ctx, *run, billing.ReportClass(in.IDs), yield)
-			})
-		}}, nil
+		return a.idsResponse(ctx, func(ctx context.Context, yield func(string) error) error {
+			return a.store.ReportIDs(ctx, *run, billing.ReportClass(in.IDs), yield)
+		}), nil
 	}
 	report, err := a.store.Report(ctx, *run)
 	if err != nil {

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -318,7 +317,7 @@ func TestTheProgressIsAQuery(t *testing.T) {
 	subscribers(t, db, 5)
 	path := s.startRun(t, "")
 	s.awaitRun(t, path, in(billing.RunFinished))
-	value, err := s.temporal.QueryWorkflow(context.Background(), workflows.RunWorkflowID(thisPeriod(t, s)), "", workflows.ProgressQuery)
+	value, err := s.temporal.QueryWorkflow(t.Context(), workflows.RunWorkflowID(thisPeriod(t, s)), "", workflows.ProgressQuery)
 	require.NoError(t, err)
 	var p billing.Progress
 	require.NoError(t, value.Get(&p))

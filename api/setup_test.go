@@ -107,7 +107,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 }
 
 func startWorker(t *testing.T, c client.Client, namespace string, acts *activities.Activities, log *slog.Logger) func() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- worker.New(c, acts, time.Second).Run(ctx, c, namespace, log) }()
 	stop := sync.OnceFunc(func() {
@@ -144,7 +144,7 @@ func dial(t *testing.T, namespace string, log *slog.Logger) client.Client {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	require.Eventually(t, func() bool {
-		_, err := c.CountWorkflow(context.Background(), &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace})
+		_, err := c.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace})
 		return err == nil
 	}, 30*time.Second, 50*time.Millisecond, "the namespace does not come up")
 	return c

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -128,8 +127,8 @@ func TestACutListLooksCut(t *testing.T) {
 	db.Exec(t, `INSERT INTO subscription (id, club_id, customer_store_id) SELECT lpad(i::text, 30, '0'), 1, 'x' FROM generate_series(1, 200000) i`)
 	db.Exec(t, `INSERT INTO subscription_status_history (id, subscription_id, status_id, effect_date) SELECT id, id, 1, '2020-01-01' FROM subscription`)
 	db.Exec(t, `ANALYZE`)
-	req := httptest.NewRequest(http.MethodGet, s.url+"/subscription/eligible", nil)
-	req.RequestURI = ""
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/subscription/eligible", nil)
+	require.NoError(t, err)
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer func() { _ = res.Body.Close() }()

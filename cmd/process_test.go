@@ -125,7 +125,7 @@ func newNamespace(t *testing.T, address string) string {
 	defer c.Close()
 	name := "test-" + uuid.NewString()
 	require.Eventually(t, func() bool {
-		err = c.Register(context.Background(), &workflowservice.RegisterNamespaceRequest{
+		err = c.Register(t.Context(), &workflowservice.RegisterNamespaceRequest{
 			Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
 		})
 		return err == nil

@@ -201,7 +201,7 @@ func TestPagesAreTheWhole(t *testing.T) {
 func TestAllReadersAgree(t *testing.T) {
 	t.Parallel()
 	onWorlds(t, func(t *rapid.T, s *models.Store, w world) {
-		ctx, at := context.Background(), day(rapid.IntRange(-1, 3).Draw(t, "day"))
+		ctx, at := t.Context(), day(rapid.IntRange(-1, 3).Draw(t, "day"))
 		ids := slices.Sorted(maps.Keys(w.subs))
 		for _, id := range ids[:min(2, len(ids))] { // two a world are enough, in a hundred worlds
 			then, err := s.Explain(ctx, id, at)

@@ -1,7 +1,6 @@
 package models_test
 
 import (
-	"context"
 	"database/sql"
 	"testing"
 	"time"
@@ -50,7 +49,7 @@ func TestTheClaimWaitsForACancelByHand(t *testing.T) {
 		person := byHand(t, b.Database)
 		refused := make(chan error)
 		go func() {
-			_, err := b.ClaimCharge(context.Background(), request("r"), "o", true)
+			_, err := b.ClaimCharge(t.Context(), request("r"), "o", true)
 			refused <- err
 		}()
 		waitForLock(t, b.Database, 1)
@@ -70,7 +69,7 @@ func TestAChangeWaitsForACancelByHand(t *testing.T) {
 		var s *billing.Subscription
 		go func() {
 			var err error
-			s, err = b.ChangeStatus(context.Background(), "s", billing.StatusChange{Status: billing.Paused, IntervalDays: 3})
+			s, err = b.ChangeStatus(t.Context(), "s", billing.StatusChange{Status: billing.Paused, IntervalDays: 3})
 			changed <- err
 		}()
 		waitForLock(t, b.Database, 1)
@@ -88,7 +87,7 @@ func TestASubscribeWaitsForAnother(t *testing.T) {
 	isolations(t, func(t *testing.T, b bundle) {
 		codes := make([]billing.Code, 20)
 		together(20, func(i int) {
-			_, err := b.Subscribe(context.Background(), 1, "bert")
+			_, err := b.Subscribe(t.Context(), 1, "bert")
 			codes[i] = billing.CodeOf(err)
 			if err != nil && codes[i] == "" {
 				codes[i] = billing.Code(err.Error())
@@ -119,12 +118,12 @@ func TestACancelByHandWaitsForTheClaim(t *testing.T) {
 	})
 	claimed, cancelled := make(chan error), make(chan error)
 	go func() {
-		_, err := store.ClaimCharge(context.Background(), request("r"), "o", true)
+		_, err := store.ClaimCharge(t.Context(), request("r"), "o", true)
 		claimed <- err
 	}()
 	<-looking
 	go func() {
-		_, err := b.Pool.ExecContext(context.Background(), cancelByHand)
+		_, err := b.Pool.ExecContext(t.Context(), cancelByHand)
 		cancelled <- err
 	}()
 	waitForLock(t, b.Database, 1)

@@ -64,7 +64,7 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*Store, error)
 	case "sqlite":
 		err = store.openSQLite(rest, opts.Logger)
 	default:
-		err = errors.New("it must begin with postgres:// or sqlite:")
+		err = errors.New("it must begin with postgres:// or sqlite: and no other scheme")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err)

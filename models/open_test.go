@@ -48,7 +48,7 @@ func TestOpenRefusesBadURLsInOneLine(t *testing.T) {
 // closedPort is a port of this machine where nobody listens.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
 	_, port, err := net.SplitHostPort(listener.Addr().String())
@@ -89,7 +89,7 @@ func TestOpenTakesAnySQLitePath(t *testing.T) {
 			files, err := filepath.Glob("*")
 			require.NoError(t, err)
 			for _, file := range files {
-				require.True(t, strings.Contains(file, name), "a file elsewhere: %s", file)
+				require.Contains(t, file, name, "a file elsewhere")
 			}
 		})
 	}

@@ -171,9 +171,21 @@ type batchRow struct {
 
 // batchColumns are the names and types of batchRow, for json_to_recordset.
 var batchColumns = []struct{ name, kind string }{
-	{"request_id", "text"}, {"subscription_id", "text"}, {"period", "text"}, {"status", "text"}, {"owner", "text"},
-	{"claimed_until", "timestamp"}, {"sent_at", "timestamp"}, {"attempts", "integer"}, {"run_id", "text"}, {"club_id", "integer"},
-	{"customer_id", "text"}, {"sku_id", "integer"}, {"shop_order", "text"}, {"failure_code", "text"}, {"failure_detail", "text"},
+	{"request_id", "text"},
+	{"subscription_id", "text"},
+	{"period", "text"},
+	{"status", "text"},
+	{"owner", "text"},
+	{"claimed_until", "timestamp"},
+	{"sent_at", "timestamp"},
+	{"attempts", "integer"},
+	{"run_id", "text"},
+	{"club_id", "integer"},
+	{"customer_id", "text"},
+	{"sku_id", "integer"},
+	{"shop_order", "text"},
+	{"failure_code", "text"},
+	{"failure_detail", "text"},
 	{"created_at", "timestamp"},
 }
 

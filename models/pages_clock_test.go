@@ -1,7 +1,6 @@
 package models_test
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -21,7 +20,7 @@ func TestAPageHonoursACancelThatComesBeforeItsLocks(t *testing.T) {
 	page := b.Open(t, func() time.Time {
 		if asked++; asked == 1 { // the page has begun, and a cancel overtakes it
 			b.clock.set(day(0).Add(time.Second))
-			s, err := b.ChangeStatus(context.Background(), "s", billing.StatusChange{Status: billing.Cancelled})
+			s, err := b.ChangeStatus(t.Context(), "s", billing.StatusChange{Status: billing.Cancelled})
 			require.NoError(t, err)
 			require.Nil(t, s.InProgress)
 			defer func() { now = day(0).Add(2 * time.Second) }()

@@ -1,7 +1,6 @@
 package models_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -159,7 +158,7 @@ func TestChangesThroughTheStore(t *testing.T) {
 					c.IntervalDays = rapid.IntRange(0, 4).Draw(rt, "interval")
 				}
 				b.clock.set(day(n / 2))
-				_, err := b.ChangeStatus(context.Background(), "s", c)
+				_, err := b.ChangeStatus(t.Context(), "s", c)
 				require.NoError(rt, err)
 				history = planned(history, c, day(n/2))
 			}
@@ -167,7 +166,7 @@ func TestChangesThroughTheStore(t *testing.T) {
 			for _, c := range history {
 				rows = append(rows, fmt.Sprint(c.StatusID, *c.EffectDate, *c.CreateDate, c.Details))
 			}
-			read, err := b.Subscription(context.Background(), "s")
+			read, err := b.Subscription(t.Context(), "s")
 			require.NoError(rt, err)
 			current, _ := billing.StatusAt(history, read.At)
 			require.Equal(rt, current.StatusID, read.Current.StatusID)

@@ -55,7 +55,7 @@ func startRaw(t testing.TB, handle func(c *rawConn)) *rawShop {
 	require.NoError(t, err)
 	shop := &rawShop{url: "http://" + listener.Addr().String()}
 	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	wg.Go(func() {
 		for {
 			conn, err := listener.Accept()

@@ -1,7 +1,6 @@
 package workflows_test
 
 import (
-	"errors"
 	"log/slog"
 	"net/http"
 	"testing"
@@ -180,7 +179,7 @@ func TestAnOperatorCancelsTheWorkflow(t *testing.T) {
 		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true,
 	})
 	var cancelled *temporal.CanceledError
-	require.True(t, errors.As(b.env.GetWorkflowError(), &cancelled), "%v", b.env.GetWorkflowError())
+	require.ErrorAs(t, b.env.GetWorkflowError(), &cancelled)
 	require.Equal(t, billing.Unresolved, b.inLedger(t).Status, "it can be taken up again")
 }
 

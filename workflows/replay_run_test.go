@@ -76,7 +76,7 @@ func pauseAndCancel(t *testing.T, c client.Client) {
 
 func awaitPauseAndCancel(t *testing.T, c client.Client) {
 	require.Eventually(t, func() bool {
-		value, err := c.QueryWorkflow(context.Background(), workflows.RunWorkflowID(november(t)), "", workflows.ProgressQuery)
+		value, err := c.QueryWorkflow(t.Context(), workflows.RunWorkflowID(november(t)), "", workflows.ProgressQuery)
 		var p billing.Progress
 		return err == nil && value.Get(&p) == nil && p.State == billing.RunPaused
 	}, 60*time.Second, 50*time.Millisecond)
@@ -136,7 +136,7 @@ func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, 
 	c, namespace := newNamespace(t)
 	log := slog.New(slog.DiscardHandler)
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c), log)
 	go func() { ended <- worker.New(c, acts, time.Second).Run(ctx, c, namespace, log) }()

@@ -42,7 +42,6 @@ func Postgres(t *testing.T) Database {
 	return d
 }
 
-// urlOf is the URL of a database on the server; a bad one fails at its use.
 // WithParameter is the same PostgreSQL database, opened with a run-time parameter.
 func (d Database) WithParameter(t *testing.T, name, value string) Database {
 	t.Helper()
@@ -55,6 +54,7 @@ func (d Database) WithParameter(t *testing.T, name, value string) Database {
 	return d
 }
 
+// urlOf is the URL of a database on the server; a bad one fails at its use.
 func urlOf(database string) string {
 	u, err := url.Parse(os.Getenv("TEST_DATABASE_URL"))
 	if err != nil {

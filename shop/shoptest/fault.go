@@ -61,7 +61,7 @@ type Fault struct {
 }
 
 // Validate reports a fault that could do nothing or that contradicts itself.
-func (f Fault) Validate() error {
+func (f Fault) Validate() error { //nolint:cyclop // a list of rules, one a line
 	switch {
 	case f.Percent < 0 || f.Percent > 100:
 		return errors.New("percent must lie between 0 and 100")

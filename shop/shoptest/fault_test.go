@@ -187,7 +187,7 @@ func TestCloseEndsDelays(t *testing.T) {
 	s.SetFaults(Fault{Delay: time.Hour})
 	ended := make(chan error)
 	go func() {
-		_, err := send(t, s, "r-1", body1)
+		_, err := send(t, s, "r-1", body1) //nolint:bodyclose,testifylint // there is no answer, and send asserts nothing before it
 		ended <- err
 	}()
 	require.Eventually(t, func() bool { return len(s.Orders()) == 1 }, 10*time.Second, time.Millisecond)
