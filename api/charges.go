@@ -134,34 +134,46 @@ func (a *api) chargeByWorkflow(ctx context.Context, in *chargeInput, req billing
 
 // startTimeout bounds the start of a workflow. The start has a context of its
 // own: a caller that hangs up must not leave it in doubt.
-const startTimeout = 5 * time.Second
+const startTimeout = 10 * time.Second
 
+// startCharge starts the workflow. Requests for one charge that come together
+// share one start: ten thousand of them are one call to Temporal.
 func (a *api) startCharge(ctx context.Context, in workflows.ChargeInput) (client.WorkflowRun, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
-	defer cancel()
-	return workflows.StartCharge(ctx, a.temporal, in)
+	run, err, _ := a.starts.Do(workflows.ChargeWorkflowID(in.SubscriptionID, in.Period), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+		defer cancel()
+		return workflows.StartCharge(ctx, a.temporal, in)
+	})
+	started, _ := run.(client.WorkflowRun) // nil with an error
+	return started, err
 }
 
 var errStillRunning = errors.New("the charge is still under way")
 
 // waitForCharge waits for the outcome, at most so long, and not when the process
-// is to end.
+// is to end. Those who wait for one workflow share one poll.
 func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait time.Duration) (*billing.Charge, error) {
 	if wait == 0 {
 		return nil, errStillRunning
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	go func() {
-		select {
-		case <-a.stopping:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	var charge billing.Charge
-	err := run.Get(ctx, &charge)
-	return &charge, err
+	outcome := a.waits.DoChan(run.GetRunID(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxWait)
+		defer cancel()
+		var charge billing.Charge
+		err := run.Get(ctx, &charge)
+		return charge, err
+	})
+	patience := time.NewTimer(wait)
+	defer patience.Stop()
+	select {
+	case got := <-outcome:
+		charge, _ := got.Val.(billing.Charge)
+		return &charge, got.Err
+	case <-patience.C:
+	case <-a.stopping:
+	case <-ctx.Done():
+	}
+	return nil, errStillRunning
 }
 
 // notYet answers where the workflow did not complete: it failed with an error of

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
 	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/singleflight"
 
 	"drayman/billing"
 )
@@ -70,6 +71,8 @@ type api struct {
 	stopping        <-chan struct{}
 	isUnavailable   func(error) bool
 	log             *slog.Logger
+
+	starts, waits singleflight.Group // of charges
 }
 
 // Limits of a request. Ids and statuses are small; nobody sends more in earnest.

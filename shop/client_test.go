@@ -1,6 +1,7 @@
 package shop
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -46,7 +47,7 @@ func TestWhatGoesOverTheWire(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, err := io.ReadAll(r.Body)
 		assert.NoError(t, err)
-		seen, body = r.Clone(t.Context()), string(data)
+		seen, body = r.Clone(t.Context()), string(data) //nolint:contextcheck // it outlives the request
 		w.WriteHeader(http.StatusCreated)
 	}))
 	defer server.Close()

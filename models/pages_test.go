@@ -1,0 +1,471 @@
+package models_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"drayman/billing"
+	"drayman/models"
+	"drayman/models/modelstest"
+)
+
+// last is greater than every id.
+const last = "\U0010FFFF"
+
+// pageOf claims for thisRun, in an idempotent shop.
+func pageOf(after, upTo string, limit int) billing.PageClaim {
+	return billing.PageClaim{
+		RunID: thisRun.ID, Owner: "page 1", Period: november, After: after, UpTo: upTo, Limit: limit,
+		HeldFor: time.Minute, IdempotentShop: true,
+	}
+}
+
+func claimPage(t require.TestingT, s *models.Store, in billing.PageClaim) billing.PageClaimed {
+	page, err := s.ClaimPage(context.Background(), in)
+	require.NoError(t, err)
+	return page
+}
+
+// walk claims the whole range, batch by batch.
+func walk(t require.TestingT, s *models.Store, in billing.PageClaim) (claimed []billing.Charge, left []string) {
+	for batches := 0; ; batches++ {
+		require.Less(t, batches, 100, "the walk does not come to its end")
+		page := claimPage(t, s, in)
+		require.LessOrEqual(t, len(page.Charges)+len(page.LeftOver), in.Limit)
+		claimed, left = append(claimed, page.Charges...), append(left, page.LeftOver...)
+		if page.Done {
+			require.Equal(t, in.UpTo, page.Cursor)
+			return claimed, left
+		}
+		require.Greater(t, page.Cursor, in.After)
+		require.LessOrEqual(t, page.Cursor, in.UpTo)
+		in.After = page.Cursor
+	}
+}
+
+// subscriptions are the sorted ids of the charges' subscriptions.
+func subscriptions(charges []billing.Charge) []string {
+	ids := []string{}
+	for _, c := range charges {
+		ids = append(ids, c.SubscriptionID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func TestAPageClaimsWhoIsDue(t *testing.T) {
+	t.Parallel()
+	onDue(t, func(t *rapid.T, b bundle, w due) {
+		b.clock.set(day(1))
+		bound := rapid.SampledFrom(append([]string{"", last}, nastyIDs...))
+		in := pageOf(bound.Draw(t, "after"), rapid.OneOf(rapid.Just(last), bound).Draw(t, "up to"), rapid.IntRange(1, 4).Draw(t, "limit"))
+		if in.UpTo < in.After {
+			in.After, in.UpTo = in.UpTo, in.After
+		}
+		in.IdempotentShop = rapid.Bool().Draw(t, "idempotent")
+
+		claimed, left := walk(t, b.Store, in)
+
+		require.Empty(t, left)
+		want := slices.DeleteFunc(w.uncharged(day(1)), func(id string) bool {
+			tried := slices.ContainsFunc(w.ledger[id], func(e entry) bool { return e.period == "2026-11" && e.run == thisRun.ID })
+			return id <= in.After || id > in.UpTo || !w.chargeable(id) || tried
+		})
+		require.Equal(t, want, subscriptions(claimed))
+		for _, c := range claimed {
+			club, declined := w.subs[c.SubscriptionID].club, 0
+			for _, e := range w.ledger[c.SubscriptionID] {
+				if e.period == "2026-11" && e.run != "" {
+					declined++
+				}
+			}
+			full := billing.Charge{
+				RequestID: billing.DerivedRequestID(november, c.SubscriptionID, declined+1), SubscriptionID: c.SubscriptionID,
+				Period: november, Status: billing.Pending, ClubID: club, CustomerID: "anna", SKU: w.sku[club], CreatedAt: day(1),
+				Owner: "page 1", ClaimedUntil: day(1).Add(time.Minute), RunID: thisRun.ID,
+			}
+			if !in.IdempotentShop {
+				full.SentAt = day(1)
+			}
+			require.Equal(t, full, c)
+			stands, err := b.Charge(context.Background(), c.SubscriptionID, november)
+			require.NoError(t, err)
+			require.Equal(t, full, *stands)
+		}
+		again, left := walk(t, b.Store, in)
+		require.Empty(t, again)
+		require.Empty(t, left)
+	})
+}
+
+func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		in := pageOf("", last, 10)
+		for attempt, want := range []billing.RequestID{"2026-11-s", "2026-11-s-2", "2026-11-s-3"} {
+			in.RunID = fmt.Sprintf("2026-11/%d", attempt+1)
+			claimed, _ := walk(t, b.Store, in)
+			require.Len(t, claimed, 1)
+			require.Equal(t, want, claimed[0].RequestID)
+			claimed[0].Status = billing.Declined
+			require.NoError(t, b.SettlePage(t.Context(), claimed))
+			claimed, left := walk(t, b.Store, in)
+			require.Empty(t, claimed)
+			require.Empty(t, left)
+		}
+	})
+}
+
+// A caller may have used a derived id as its own.
+func TestATakenRequestIDIsLeftOver(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		for _, id := range []string{"q", "r", "t"} {
+			b.AddSubscription(t, id, 1, "x")
+		}
+		first := request("2026-11-s")
+		first.SubscriptionID = "r"
+		other, err := b.ClaimCharge(t.Context(), first, "o", true)
+		require.NoError(t, err)
+		b.settle(t, *other.Charge, billing.Charged)
+
+		claimed, left := walk(t, b.Store, pageOf("", last, 2))
+
+		require.Equal(t, []string{"q", "t"}, subscriptions(claimed))
+		require.Equal(t, []string{"s"}, left)
+		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: thisRun.ID, RequireEligible: true}, "o", true)
+		require.NoError(t, err, "a workflow of its own finds another id")
+		require.Equal(t, billing.RequestID("2026-11-s-2"), claim.Charge.RequestID)
+	})
+}
+
+// A person's open transaction is not waited for.
+func TestALockedRowIsLeftOver(t *testing.T) {
+	t.Parallel()
+	b := setup(t, modelstest.Postgres(t))
+	for _, id := range []string{"r", "t", "u"} {
+		b.AddSubscription(t, id, 1, "x")
+	}
+	person := byHand(t, b.Database)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	defer stop()
+
+	page, err := b.ClaimPage(ctx, pageOf("", last, 3))
+
+	require.NoError(t, err)
+	require.Equal(t, []string{"r", "t"}, subscriptions(page.Charges))
+	require.Equal(t, []string{"s"}, page.LeftOver)
+	require.Equal(t, "t", page.Cursor)
+	require.NoError(t, person.Commit())
+	require.Empty(t, claimPage(t, b.Store, pageOf("r", "s", 3)).Charges, "cancelled by hand")
+}
+
+// Those that nobody can ask the shop about, pages full of them, stall no walk.
+func TestTheUnchargeableArePassedOver(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		b.AddClub(t, 2, 0)
+		for n := range 7 {
+			b.AddSubscription(t, fmt.Sprintf("a-%d", n), 1, "")
+			b.AddSubscription(t, fmt.Sprintf("b-%d", n), 2, "x")
+		}
+		b.Exec(t, "UPDATE subscription SET customer_store_id = '' WHERE id = 'a-3'")
+		for limit := 1; limit <= 16; limit++ {
+			b.Exec(t, "DELETE FROM charge")
+			claimed, left := walk(t, b.Store, pageOf("", last, limit))
+			require.Equal(t, []string{"s"}, subscriptions(claimed), limit)
+			require.Empty(t, left)
+		}
+	})
+}
+
+// Pages with the same range at once, beside requests: each subscription is
+// claimed once, and what a page did not get it knows as left over.
+func TestPagesAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		ids := []string{"s"}
+		for n := range 60 {
+			ids = append(ids, fmt.Sprintf("t-%02d", n))
+			b.AddSubscription(t, ids[n+1], 1, "x")
+		}
+		const pages = 4
+		claimed, left := make([][]billing.Charge, pages), make([][]string, pages)
+		together(pages+1, func(i int) {
+			if i == pages {
+				for _, id := range ids[20:40] {
+					_, _ = b.ClaimCharge(context.Background(), billing.ChargeRequest{SubscriptionID: id, Period: november}, "o", true)
+				}
+				return
+			}
+			in := pageOf("", last, 7+i)
+			in.Owner = fmt.Sprintf("page %d", i)
+			claimed[i], left[i] = walk(t, b.Store, in)
+		})
+		all := []string{}
+		for i := range pages {
+			all = append(all, subscriptions(claimed[i])...)
+			own, err := b.OwnClaims(t.Context(), thisRun.ID, fmt.Sprintf("page %d", i))
+			require.NoError(t, err)
+			require.ElementsMatch(t, claimed[i], own)
+		}
+		all = append(all, b.Lines(t, "SELECT subscription_id FROM charge WHERE owner = 'o'")...)
+		require.ElementsMatch(t, ids, all)
+		require.Equal(t, []string{"61"}, b.Lines(t, "SELECT CAST(count(*) AS text) FROM charge"))
+	})
+}
+
+// A cancel either comes before the claim and is honoured, or after it and says so.
+func TestAPageAgainstACancel(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db bundle) {
+		store := db.Open(t, nil) // a clock that goes
+		for round := range 25 {
+			id := fmt.Sprintf("t-%02d", round)
+			db.AddSubscription(t, id, 1, "x")
+			var page billing.PageClaimed
+			var changed *billing.Subscription
+			together(2, func(i int) {
+				if i == 0 {
+					page, _ = store.ClaimPage(context.Background(), pageOf("s", id, 100))
+				} else {
+					changed, _ = store.ChangeStatus(context.Background(), id, billing.StatusChange{Status: billing.Cancelled})
+				}
+			})
+			require.NotNil(t, changed)
+			require.Equal(t, len(page.Charges) == 1, changed.InProgress != nil, "claimed %v, left over %v", page.Charges, page.LeftOver)
+			if len(page.Charges) == 0 {
+				late := claimPage(t, store, pageOf("s", id, 100))
+				require.Empty(t, late.Charges)
+				require.Empty(t, late.LeftOver)
+			}
+		}
+	})
+}
+
+// nastyTexts are what a customer, a shop or a database error may say.
+var nastyTexts = []string{
+	`it's "quoted"`, `\ \\ \" \n \u0000`, "line\nbreak\ttab\r\x01", "ünïcödé 🍺 \u2028 <&>", "?@at$1%s@batch@now", "null", "[]", "bad \xff utf-8", "nul \x00 byte", strings.Repeat("ä", 3000),
+}
+
+func TestSettlePageTakesAnyText(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		for i, text := range nastyTexts {
+			customer := text
+			if i == 2 || i > 6 {
+				customer = "x" // no table has such a customer
+			}
+			b.AddSubscription(t, fmt.Sprintf("t-%02d", i), 1, customer)
+		}
+		for i, id := range nastyIDs {
+			if !slices.Contains([]string{"s"}, id) {
+				b.AddSubscription(t, id, 1, fmt.Sprintf("c %d", i))
+			}
+		}
+		claimed, left := walk(t, b.Store, pageOf("", last, 9))
+		require.Empty(t, left)
+		require.Len(t, claimed, 1+len(nastyTexts)+len(nastyIDs))
+		for i := range claimed {
+			text := nastyTexts[i%len(nastyTexts)]
+			order, err := json.Marshal(map[string]any{"text": text, "nested": []any{text, nil, 1.5}})
+			require.NoError(t, err)
+			claimed[i].Status, claimed[i].Order, claimed[i].Attempts = billing.Charged, append([]byte("  "), order...), 2
+			claimed[i].FailureCode, claimed[i].FailureDetail = text, text
+		}
+		b.clock.set(day(1))
+
+		require.NoError(t, b.SettlePage(t.Context(), claimed))
+
+		for _, want := range claimed {
+			got, err := b.Charge(t.Context(), want.SubscriptionID, november)
+			require.NoError(t, err)
+			require.Equal(t, string(want.Order), string(got.Order), "byte for byte")
+			require.Equal(t, want.CustomerID, got.CustomerID)
+			require.Equal(t, billing.Charged, got.Status)
+			require.Equal(t, 2, got.Attempts)
+			require.Equal(t, day(1), *got.SettledAt)
+			require.Zero(t, got.ClaimedUntil)
+			require.NotEmpty(t, got.FailureDetail)
+			require.LessOrEqual(t, len([]rune(got.FailureDetail)), 1024)
+		}
+	})
+}
+
+func TestSettlePageSettlesHundreds(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		const many = 300
+		for n := range many {
+			b.AddSubscription(t, fmt.Sprintf("t-%03d", n), 1, "x")
+		}
+		claimed := claimPage(t, b.Store, pageOf("s", last, many)).Charges
+		require.Len(t, claimed, many)
+		big := json.RawMessage(`"` + strings.Repeat("ä", 32<<10-1) + `"`)
+		for i := range claimed {
+			claimed[i].Status, claimed[i].Order = billing.Charged, big
+		}
+		b.Exec(t, "DELETE FROM charge WHERE subscription_id >= 't-290'") // by hand
+		require.NoError(t, b.SettlePage(t.Context(), claimed))
+		require.NoError(t, b.SettlePage(t.Context(), claimed), "again")
+		require.Equal(t, []string{"300"}, b.Lines(t, "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged' AND length(shop_order) = $1 AND run_id = '2026-11/2'", 32<<10+1))
+		counts, err := b.RunCounts(t.Context(), thisRun.ID)
+		require.NoError(t, err)
+		require.Equal(t, billing.RunCounts{Charged: many}, counts)
+	})
+}
+
+// rows are the ledger's, "status owner claimed sent settled" by subscription.
+func rows(t *testing.T, b bundle) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, line := range b.Lines(t, `SELECT subscription_id || '=' || status || ' ' || owner
+		|| CASE WHEN claimed_until IS NULL THEN '' ELSE ' claimed' END
+		|| CASE WHEN sent_at IS NULL THEN '' ELSE ' sent' END
+		|| CASE WHEN settled_at IS NULL THEN '' ELSE ' settled' END FROM charge`) {
+		id, row, _ := strings.Cut(line, "=")
+		all[id] = row
+	}
+	return all
+}
+
+func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		outcomes := map[string]billing.ChargeStatus{
+			"charged": billing.Charged, "declined": billing.Declined, "unresolved": billing.Unresolved, "let go": billing.Pending,
+			"taken over": billing.Pending, "settled since": billing.Charged, "declined since": billing.Declined, "pending since": billing.Pending,
+			"gone": billing.Charged, "gone and pending": billing.Pending, "gone and declined": billing.Declined, "gone, another": billing.Charged,
+			"taken over and charged": billing.Charged, "unresolved by another": billing.Pending,
+		}
+		for id := range outcomes {
+			b.AddSubscription(t, id, 1, "x")
+		}
+		in := pageOf("", last, 100)
+		in.IdempotentShop = false
+		claimed := slices.DeleteFunc(claimPage(t, b.Store, in).Charges, func(c billing.Charge) bool { return c.SubscriptionID == "s" })
+		b.Exec(t, "DELETE FROM charge WHERE subscription_id = 's'")
+		b.Exec(t, "DELETE FROM charge WHERE subscription_id LIKE 'gone%'")
+		b.Exec(t, "UPDATE charge SET owner = 'charge', claimed_until = NULL WHERE subscription_id LIKE 'taken%'")
+		b.Exec(t, "UPDATE charge SET owner = 'charge', claimed_until = NULL, status = 'unresolved', settled_at = $1 WHERE subscription_id = 'unresolved by another'", day(0))
+		b.Exec(t, "UPDATE charge SET status = 'declined', settled_at = $1 WHERE subscription_id IN ('settled since', 'pending since')", day(0))
+		b.Exec(t, "UPDATE charge SET status = 'charged', settled_at = $1 WHERE subscription_id = 'declined since'", day(0))
+		_, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "gone, another", Period: november, RequestID: "another"}, "charge", true)
+		require.NoError(t, err)
+		for i := range claimed {
+			claimed[i].Status, claimed[i].FailureCode = outcomes[claimed[i].SubscriptionID], "code"
+		}
+
+		require.NoError(t, b.SettlePage(t.Context(), claimed))
+
+		require.Equal(t, map[string]string{
+			"charged": "charged page 1 sent settled", "declined": "declined page 1 sent settled",
+			"unresolved": "unresolved page 1 sent settled", "let go": "pending page 1",
+			"taken over": "pending charge sent", "taken over and charged": "charged charge sent settled",
+			"settled since": "declined page 1 claimed sent settled", "declined since": "charged page 1 claimed sent settled",
+			"pending since": "declined page 1 claimed sent settled", "unresolved by another": "unresolved charge sent settled",
+			"gone": "charged page 1 claimed sent settled", "gone and declined": "declined page 1 claimed sent settled",
+			"gone, another": "pending charge",
+		}, rows(t, b))
+		require.NoError(t, b.SettlePage(t.Context(), nil))
+	})
+}
+
+func TestOwnClaims(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		b.AddSubscription(t, "t", 1, "x")
+		b.AddSubscription(t, "u", 1, "x")
+		page := claimPage(t, b.Store, pageOf("", last, 10))
+		for run, owners := range map[string][]string{thisRun.ID: {"page 10", "", "%"}, "2026-11/1": {"page 1"}} {
+			for _, owner := range owners {
+				own, err := b.OwnClaims(t.Context(), run, owner)
+				require.NoError(t, err)
+				require.Empty(t, own)
+			}
+		}
+		b.settle(t, page.Charges[1], billing.Charged)
+		own, err := b.OwnClaims(t.Context(), thisRun.ID, "page 1")
+		require.NoError(t, err)
+		require.Equal(t, []string{"s", "u"}, subscriptions(own))
+		require.NoError(t, b.SettlePage(t.Context(), own), "let go")
+		b.claim(t, "x", billing.ChargeOwner)
+		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1")
+		require.NoError(t, err)
+		require.Equal(t, []string{"u"}, subscriptions(own), "a workflow has taken s over")
+		n, err := b.OpenCharges(t.Context(), thisRun.ID)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+	})
+}
+
+func TestLeftOverIsListedByPages(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		want := map[bool][]string{}
+		add := func(id, period, status string, until any, left ...bool) {
+			b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
+				VALUES ($1, $2, $3, $4, 'o', $5, '', 1, $6)`, period+id, id, period, status, until, day(0))
+			for _, unresolved := range left {
+				want[unresolved] = append(want[unresolved], id)
+			}
+		}
+		for i, id := range nastyIDs {
+			add(id, "2026-10", "pending", nil)
+			switch i % 6 {
+			case 0:
+				add(id, "2026-11", "pending", nil, false, true)
+			case 1:
+				add(id, "2026-11", "pending", day(0).Add(-time.Microsecond), false, true)
+			case 2:
+				add(id, "2026-11", "pending", day(0).Add(time.Microsecond))
+			case 3:
+				add(id, "2026-11", "unresolved", day(1), true)
+			case 4:
+				add(id, "2026-11", "charged", nil)
+			case 5:
+				add(id, "2026-11", "declined", nil)
+			}
+		}
+		for _, unresolved := range []bool{false, true} {
+			slices.Sort(want[unresolved])
+			for limit := 1; limit < 9; limit++ {
+				got, after := []string{}, ""
+				for {
+					ids, err := b.LeftOver(t.Context(), november, unresolved, after, limit)
+					require.NoError(t, err)
+					require.LessOrEqual(t, len(ids), limit)
+					if len(ids) == 0 {
+						break
+					}
+					got, after = append(got, ids...), ids[len(ids)-1]
+				}
+				require.Equal(t, want[unresolved], got)
+			}
+		}
+	})
+}
+
+// Whoever subscribes into a range that is planned already is charged with it.
+func TestWhoComesBetweenPlanAndClaim(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		b.AddSubscription(t, "u", 1, "x")
+		ends, more := plannedPages(t, b.Store, "", 2, 2)
+		require.Equal(t, []string{"u"}, ends)
+		require.False(t, more)
+		for _, id := range []string{"a", "t", "v"} {
+			b.AddSubscription(t, id, 1, "x")
+		}
+		claimed, _ := walk(t, b.Store, pageOf("", ends[0], 2))
+		require.Equal(t, []string{"a", "s", "t", "u"}, subscriptions(claimed))
+	})
+}
