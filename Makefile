@@ -13,6 +13,9 @@ TESTFLAGS ?= -race -timeout=20m
 # The nested modules, those that are there: dev/, bench/.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard */go.mod))
 
+# $(call in-each,COMMAND) runs it in each module, in all of them even if it fails in one.
+in-each = @bad=0; for m in $(MODULES); do echo "$(1): $$m"; (cd $$m && $(1)) || bad=1; done; exit $$bad
+
 # A tool's directory carries its version, so that a new one is built anew.
 TOOLS         := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
@@ -62,19 +65,19 @@ check-tree:
 
 .PHONY: check-tidy
 check-tidy:
-	set -e; for m in $(MODULES); do echo "go mod tidy -diff: $$m"; go -C $$m mod tidy -diff; done
+	$(call in-each,go mod tidy -diff)
 
 .PHONY: check-vet
 check-vet:
-	set -e; for m in $(MODULES); do echo "go vet: $$m"; go -C $$m vet ./...; done
+	$(call in-each,go vet ./...)
 
 .PHONY: check-format
 check-format: $(GOLANGCI_LINT)
-	set -e; for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt --diff); done
+	$(call in-each,$(GOLANGCI_LINT) fmt --diff)
 
 .PHONY: check-lint
 check-lint: $(GOLANGCI_LINT)
-	set -e; for m in $(MODULES); do echo "golangci-lint: $$m"; (cd $$m && $(GOLANGCI_LINT) run ./...); done
+	$(call in-each,$(GOLANGCI_LINT) run ./...)
 
 .PHONY: check-workflows
 check-workflows: $(WORKFLOWCHECK)
@@ -92,11 +95,11 @@ check-compose:
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format all Go files
-	set -e; for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt); done
+	$(call in-each,$(GOLANGCI_LINT) fmt)
 
 .PHONY: tidy
 tidy: ## Tidy go.mod and go.sum of each module
-	set -e; for m in $(MODULES); do go -C $$m mod tidy; done
+	$(call in-each,go mod tidy)
 
 .PHONY: tools
 tools: $(GOLANGCI_LINT) $(WORKFLOWCHECK) $(GOVULNCHECK) ## Build the tools of `make check`, pinned, into bin/tools

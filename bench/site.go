@@ -119,7 +119,7 @@ func (s *site) fill(ctx context.Context, n int) error {
 			SELECT md5(i::text)::uuid::text, 1 + i %% 10, 'customer-' || i, '2020-01-01' FROM generate_series(1, %d) i`, n),
 		`INSERT INTO subscription_status_history (id, subscription_id, status_id, effect_date, create_date)
 			SELECT id, id, 1, '2020-01-01', '2020-01-01' FROM subscription`,
-		`VACUUM ANALYZE`,
+		`VACUUM ANALYZE club, club_status_history, subscription, subscription_status_history`,
 	} {
 		if _, err := s.db.Exec(ctx, statement); err != nil {
 			return err

@@ -208,6 +208,9 @@ type Progress struct {
 	ExpectedEnd *time.Time `json:"expected_end,omitempty"`
 }
 
+// foreseeable is how far ahead an expected end means anything.
+const foreseeable = 10 * 366 * 24 * time.Hour
+
 // NewProgress works out the progress of the run at the time now.
 func NewProgress(run Run, counts RunCounts, now time.Time) Progress {
 	p := Progress{Run: run, Counts: counts}
@@ -221,8 +224,10 @@ func NewProgress(run Run, counts RunCounts, now time.Time) Progress {
 		p.OrdersPerSecond = float64(counts.Tried()-counts.Pending) / spent
 	}
 	if p.Left > 0 && p.OrdersPerSecond > 0 {
-		end := now.Add(time.Duration(float64(p.Left) / p.OrdersPerSecond * float64(time.Second))).Truncate(time.Second)
-		p.ExpectedEnd = &end
+		if seconds := float64(p.Left) / p.OrdersPerSecond; seconds < foreseeable.Seconds() {
+			end := now.Add(time.Duration(seconds * float64(time.Second))).Truncate(time.Second)
+			p.ExpectedEnd = &end
+		}
 	}
 	return p
 }

@@ -59,17 +59,17 @@ func TestProgress(t *testing.T) {
 		pace   float64
 		end    *time.Time
 	}{
-		"just begun":                     {after: 0, left: 100},
-		"the clock went back":            {after: -time.Hour, left: 100, counts: billing.RunCounts{}},
-		"orders, and the clock back":     {after: -time.Hour, left: 90, counts: billing.RunCounts{Charged: 10}},
-		"nothing yet":                    {after: time.Hour, left: 100},
-		"only pending":                   {after: time.Second, left: 60, counts: billing.RunCounts{Pending: 40}},
-		"half":                           {after: 10 * time.Second, counts: billing.RunCounts{Charged: 30, Declined: 15, Unresolved: 5}, left: 50, pace: 5, end: new(day(0).Add(20 * time.Second))},
-		"half, some pending":             {after: 10 * time.Second, counts: billing.RunCounts{Charged: 40, Pending: 10}, left: 50, pace: 4, end: new(day(0).Add(22 * time.Second))},
-		"all":                            {after: 10 * time.Second, counts: billing.RunCounts{Charged: 100}, pace: 10},
-		"more than were due":             {after: 10 * time.Second, counts: billing.RunCounts{Charged: 120}, pace: 12},
-		"ended early":                    {ended: new(day(0).Add(10 * time.Second)), after: time.Hour, counts: billing.RunCounts{Charged: 20}, pace: 2},
-		"ended at once":                  {ended: new(day(0)), after: time.Hour, counts: billing.RunCounts{Charged: 20}},
+		"just begun":                      {after: 0, left: 100},
+		"the clock went back":             {after: -time.Hour, left: 100, counts: billing.RunCounts{}},
+		"orders, and the clock back":      {after: -time.Hour, left: 90, counts: billing.RunCounts{Charged: 10}},
+		"nothing yet":                     {after: time.Hour, left: 100},
+		"only pending":                    {after: time.Second, left: 60, counts: billing.RunCounts{Pending: 40}},
+		"half":                            {after: 10 * time.Second, counts: billing.RunCounts{Charged: 30, Declined: 15, Unresolved: 5}, left: 50, pace: 5, end: new(day(0).Add(20 * time.Second))},
+		"half, some pending":              {after: 10 * time.Second, counts: billing.RunCounts{Charged: 40, Pending: 10}, left: 50, pace: 4, end: new(day(0).Add(22 * time.Second))},
+		"all":                             {after: 10 * time.Second, counts: billing.RunCounts{Charged: 100}, pace: 10},
+		"more than were due":              {after: 10 * time.Second, counts: billing.RunCounts{Charged: 120}, pace: 12},
+		"ended early":                     {ended: new(day(0).Add(10 * time.Second)), after: time.Hour, counts: billing.RunCounts{Charged: 20}, pace: 2},
+		"ended at once":                   {ended: new(day(0)), after: time.Hour, counts: billing.RunCounts{Charged: 20}},
 		"ended, and seen by a slow clock": {ended: new(day(0).Add(10 * time.Second)), after: time.Second, counts: billing.RunCounts{Charged: 20}, pace: 2},
 	} {
 		t.Run(name, func(t *testing.T) {

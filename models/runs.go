@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"gorm.io/gorm"
@@ -52,6 +53,9 @@ func (r runRow) run() (*billing.Run, error) {
 func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
 	var started *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		if err := s.lockRunsOf(tx, period); err != nil {
+			return err
+		}
 		known, err := readRun(tx.Where("execution_id = ?", executionID))
 		if billing.CodeOf(err) != billing.CodeRunNotFound {
 			started = known
@@ -85,6 +89,15 @@ func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID
 		return err
 	})
 	return started, err
+}
+
+// lockRunsOf lets one run of the period begin at a time: each must find the one
+// before it. On SQLite the immediate transaction does it.
+func (s *Store) lockRunsOf(tx *gorm.DB, period billing.Period) error {
+	if s.dialect == SQLite {
+		return nil
+	}
+	return tx.Exec("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", "drayman run "+period.String()).Error
 }
 
 func (s *Store) countDue(tx *gorm.DB, period billing.Period, at time.Time) (int, error) {
@@ -132,11 +145,14 @@ func readRun(scope *gorm.DB) (*billing.Run, error) {
 	return row.run()
 }
 
+// maxReason is the length of a run's reason, in characters.
+const maxReason = 1024
+
 // SetRunState moves a run that has not ended to the state, for the reason, and
 // returns it as it stands. A run that has ended stays as it is.
 func (s *Store) SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error) {
 	return s.changeRun(ctx, runID, func(now time.Time) map[string]any {
-		changes := map[string]any{"state": string(state), "reason": orNull(reason), "ended_at": nil}
+		changes := map[string]any{"state": string(state), "reason": orNull(storable(reason, maxReason)), "ended_at": nil}
 		if state != billing.RunRunning && state != billing.RunPaused {
 			changes["ended_at"] = timestamp{now}
 		}
@@ -182,7 +198,10 @@ func (s *Store) ReserveSlots(ctx context.Context, runID string, count int) (bill
 	if err != nil {
 		return billing.Slots{}, err
 	}
-	if run.State != billing.RunRunning || run.Settings.OrdersPerSecond == 0 {
+	if run.State != billing.RunRunning {
+		return billing.Slots{State: run.State}, nil
+	}
+	if run.Settings.OrdersPerSecond == 0 {
 		return billing.Slots{State: run.State, Count: count}, nil
 	}
 	var slots billing.Slots
@@ -199,7 +218,9 @@ func (s *Store) ReserveSlots(ctx context.Context, runID string, count int) (bill
 		if slots.Count == 0 {
 			return nil
 		}
-		next := timestamp{now.Add(slots.Wait + time.Duration(slots.Count)*slots.Interval)}
+		// Rounded up, as the interval is: what is cut off would add up to orders
+		// beyond the pace.
+		next := timestamp{now.Add(slots.Wait + time.Duration(slots.Count)*slots.Interval + time.Microsecond - 1)}
 		return tx.Model(&runRow{}).Where("id = ?", runID).Update("next_slot", next).Error
 	})
 	return slots, err
@@ -216,11 +237,14 @@ func (s *Store) forUpdate(tx *gorm.DB) *gorm.DB {
 
 func nextSlots(row runRow, now time.Time, count int) billing.Slots {
 	slots := billing.Slots{State: billing.RunState(row.State)}
-	if slots.State != billing.RunRunning || row.OrdersPerSecond == 0 {
+	switch {
+	case slots.State != billing.RunRunning:
+		return slots
+	case row.OrdersPerSecond == 0:
 		slots.Count = count
 		return slots
 	}
-	slots.Interval = time.Duration(float64(time.Second) / row.OrdersPerSecond)
+	slots.Interval = time.Duration(math.Ceil(float64(time.Second) / row.OrdersPerSecond))
 	if row.NextSlot != nil && row.NextSlot.After(now) {
 		slots.Wait = row.NextSlot.Sub(now)
 	}
