@@ -73,7 +73,7 @@ check-vet:
 
 .PHONY: check-format
 check-format: $(GOLANGCI_LINT)
-	$(call in-each,$(GOLANGCI_LINT) fmt --diff)
+	$(GOLANGCI_LINT) fmt --diff # of the nested modules too
 
 .PHONY: check-lint
 check-lint: $(GOLANGCI_LINT)
@@ -95,7 +95,7 @@ check-compose:
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format all Go files
-	$(call in-each,$(GOLANGCI_LINT) fmt)
+	$(GOLANGCI_LINT) fmt
 
 .PHONY: tidy
 tidy: ## Tidy go.mod and go.sum of each module

@@ -123,7 +123,7 @@ func (a *actions) count(events []*history.HistoryEvent) {
 	scheduled := map[int64]*history.HistoryEvent{}
 	local := map[int64]bool{} // workflow tasks with local activities
 	for _, e := range events {
-		switch e.GetEventType() {
+		switch e.GetEventType() { //nolint:exhaustive // the other events are no actions
 		case enums.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
 			a.Starts++
 		case enums.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:

@@ -143,4 +143,3 @@ func (s *site) awaitRun(ctx context.Context, period string) (ended time.Time, er
 		}
 	}
 }
-

@@ -82,7 +82,8 @@ func freePort(ip string) (int, error) {
 	if err := useOnce(listener); err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	address, _ := listener.Addr().(*net.TCPAddr) // which is what a TCP listener has
+	return address.Port, nil
 }
 
 // useOnce makes one connection to listener and closes it from this side first.

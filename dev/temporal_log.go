@@ -97,7 +97,7 @@ func (l *temporalLog) write(level slog.Level, msg string, tags []tag.Tag) {
 	if onPurpose && !l.to.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
-	l.to.LogAttrs(ctx, level, msg, attributes(tags)...)
+	l.to.LogAttrs(ctx, level, msg, attributes(tags)...) //nolint:sloglint // the message is Temporal's
 }
 
 func attributes(tags []tag.Tag) []slog.Attr {

@@ -192,6 +192,7 @@ func reserve(t require.TestingT, s *models.Store, runID string, count int, now t
 	require.LessOrEqual(t, slots.Count, count)
 	require.GreaterOrEqual(t, slots.Count, 0)
 	require.GreaterOrEqual(t, slots.Wait, time.Duration(0))
+	now = now.Truncate(time.Microsecond) // as the Store takes it
 	times := make([]time.Time, slots.Count)
 	for i := range times {
 		times[i] = now.Add(slots.Wait + time.Duration(i)*slots.Interval)
