@@ -149,18 +149,19 @@ func (p *page) nextBatch(ctx context.Context) error {
 	case slots.Count == 0:
 		return sleep(ctx, min(slots.Wait, patience))
 	}
+	first := time.Now().Add(slots.Wait)
 	if err := sleep(ctx, slots.Wait); err != nil {
 		return err
 	}
 	if n := min(len(p.own), slots.Count); n > 0 {
 		again := p.own[:n]
 		p.own = p.own[n:]
-		return p.place(ctx, again, slots, p.orderAgain)
+		return p.place(ctx, again, first, slots.Interval, p.orderAgain)
 	}
-	return p.claimAndPlace(ctx, slots)
+	return p.claimAndPlace(ctx, slots, first)
 }
 
-func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots) error {
+func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first time.Time) error {
 	claimed, err := p.store.ClaimPage(ctx, billing.PageClaim{
 		RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
 		Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent,
@@ -169,7 +170,7 @@ func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots) error {
 		return err
 	}
 	begun := time.Now()
-	if err := p.place(ctx, claimed.Charges, slots, p.order); err != nil {
+	if err := p.place(ctx, claimed.Charges, first, slots.Interval, p.order); err != nil {
 		return err
 	}
 	p.adapt(time.Since(begun), len(claimed.Charges))
@@ -191,20 +192,19 @@ func (p *page) adapt(took time.Duration, orders int) {
 	}
 }
 
-// place asks the shop for the orders, at the times of the slots, and settles
-// what came of them. An order that is not sent, because the page stops, keeps
+// place asks the shop for the orders, the first at the time of its slot and the
+// others an interval apart, and settles what came of them. An order that is not sent, because the page stops, keeps
 // its claim as order leaves it.
-func (p *page) place(ctx context.Context, charges []billing.Charge, slots billing.Slots, order func(context.Context, billing.Charge) *billing.Charge) error {
+func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.Charge) error {
 	if len(charges) == 0 {
 		return nil
 	}
-	begun := time.Now()
 	placed := make([]*billing.Charge, len(charges))
 	var orders errgroup.Group
 	orders.SetLimit(max(p.in.Concurrency, 1))
 	for i, charge := range charges {
 		// An error of sleep is the end of ctx, which order meets, too.
-		_ = sleep(ctx, time.Until(begun.Add(time.Duration(i)*slots.Interval)))
+		_ = sleep(ctx, time.Until(first.Add(time.Duration(i)*interval)))
 		orders.Go(func() error {
 			placed[i] = order(ctx, charge)
 			return nil
@@ -255,7 +255,14 @@ func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.C
 	case !permitted:
 		return unresolved(charge, FailureInDoubt, "the request may have reached the shop earlier, and the shop is not idempotent")
 	}
-	return p.order(ctx, charge)
+	ordered := p.order(ctx, charge)
+	if ordered.Status == billing.Pending { // surely not sent: take the leave back
+		if err := p.store.WithdrawSending(context.WithoutCancel(ctx), charge.RequestID); err != nil {
+			return nil
+		}
+		ordered.SentAt = time.Time{}
+	}
+	return ordered
 }
 
 func (p *page) stop(why, detail string) {
@@ -276,7 +283,11 @@ func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
 	for wait := patience; ; wait = min(2*wait, beat) {
 		// The end of the activity does not undo an order.
 		err := p.store.SettlePage(context.WithoutCancel(ctx), charges)
-		if err == nil {
+		switch {
+		case err == nil:
+			return nil
+		case billing.CodeOf(err) == billing.CodeLedgerConflict: // the rest is settled
+			p.log.ErrorContext(ctx, "the shop has an order that the ledger does not take; look into it", "owner", p.owner, "error", err)
 			return nil
 		}
 		p.log.WarnContext(ctx, "a page cannot be settled yet", "owner", p.owner, "error", err)

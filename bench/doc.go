@@ -25,12 +25,11 @@
 // rates. What a figure means stands in docs/performance.md.
 //
 // An action is what Temporal Cloud bills. Those that leave events are counted in
-// the histories; heartbeats leave none and are estimated, see [countActions].
+// the histories; heartbeats leave none and are estimated, see actions.count.
 //
 // # Invariants
 //
 // CPU and memory of processes are read from /proc: elsewhere than on Linux, and
 // for a PostgreSQL on another machine, they are 0. The module imports of drayman
-// only the shop's client, so that baselines pay the same for a call; the test's
-// benchmark of a page also imports what a page is made of.
+// only the shop's client, so that baselines pay the same for a call.
 package main

@@ -19,6 +19,7 @@ type options struct {
 	Baseline    int
 	Concurrency int
 	PageSize    int
+	Months      int
 	Rounds      int
 	JSON        bool
 	Timeout     time.Duration
@@ -74,6 +75,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.Baseline, "baseline", 20_000, "orders of each baseline; 0: none")
 	flags.IntVar(&o.Concurrency, "concurrency", 64, "orders in flight at once, in the run and in the baselines")
 	flags.IntVar(&o.PageSize, "page-size", 500, "subscriptions a page")
+	flags.IntVar(&o.Months, "months", 0, "earlier months, 0 to 11, that everyone is charged for already, in the ledger and in its statistics")
 	flags.IntVar(&o.Rounds, "rounds", 1, "how often all is measured; the table has medians")
 	flags.BoolVar(&o.JSON, "json", false, "print all rounds as JSON instead of a table")
 	flags.DurationVar(&o.Timeout, "timeout", 30*time.Minute, "give up after so long")
@@ -83,8 +85,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, err
 	}
 	switch {
-	case o.Charges < 1 || o.Rounds < 1 || o.Concurrency < 1 || o.PageSize < 1 || o.Baseline < 0:
-		return o, errors.New("the numbers must be positive")
+	case o.Charges < 1 || o.Rounds < 1 || o.Concurrency < 1 || o.PageSize < 1 || o.Baseline < 0 || o.Months < 0 || o.Months > 11:
+		return o, errors.New("a number is out of range")
 	case o.DatabaseURL == "" || o.TemporalAddress == "":
 		return o, errors.New("TEST_DATABASE_URL or TEST_TEMPORAL_ADDRESS is not set: run `make bench`, or `bin/drayman-dev env -- go -C bench run .`")
 	}

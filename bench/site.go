@@ -104,13 +104,13 @@ func (s *site) newDatabase(ctx context.Context, o options) (string, error) {
 		return "", err
 	}
 	s.cleanups = append(s.cleanups, s.db.Close)
-	return address.String(), s.fill(ctx, o.Charges)
+	return address.String(), s.fill(ctx, o.Charges, o.Months)
 }
 
 // fill makes ten clubs and n subscriptions, all of them active for years, with
 // ids as long as UUIDs. The statistics are up to date, as they are in a database
-// that has lived for a while.
-func (s *site) fill(ctx context.Context, n int) error {
+// that has lived for a while; those of the ledger only where it has earlier months.
+func (s *site) fill(ctx context.Context, n, months int) error {
 	for _, statement := range []string{
 		`INSERT INTO club (id, name, store_sku) SELECT i, 'Club ' || i, i FROM generate_series(1, 10) i`,
 		`INSERT INTO club_status_history (id, club_id, club_status_id, effect_date, create_date)
@@ -125,7 +125,20 @@ func (s *site) fill(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	return nil
+	for month := range months {
+		period := fmt.Sprintf("2020-%02d", month+1)
+		if _, err := s.db.Exec(ctx, `INSERT INTO charge (request_id, subscription_id, period, status, owner, attempts, run_id,
+				club_id, customer_id, sku_id, shop_order, created_at, settled_at)
+			SELECT $1 || '-' || s.id, s.id, $1, 'charged', 'bench', 1, $1 || '/1', s.club_id, s.customer_store_id, s.club_id,
+				repeat('x', 150), '2020-01-01', '2020-01-01' FROM subscription s`, period); err != nil {
+			return err
+		}
+	}
+	if months == 0 {
+		return nil
+	}
+	_, err := s.db.Exec(ctx, `VACUUM ANALYZE charge`)
+	return err
 }
 
 func (s *site) newNamespace(ctx context.Context, o options) error {

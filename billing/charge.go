@@ -127,7 +127,7 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 	case reason != "":
 	case !facts.Standing.HasClub:
 		reason = ReasonSubscriptionWithoutClub
-	case ValidateID("customer_id", facts.CustomerID) != nil:
+	case facts.CustomerID == "":
 		reason = ReasonWithoutCustomer
 	case facts.SKU == nil:
 		reason = ReasonWithoutSKU

@@ -23,9 +23,10 @@ const (
 )
 
 // isEligible is [billing.Eligible] in SQL, over subscription s. The clubs are
-// few: their statuses are found once, not for every subscription.
+// few: their statuses are found once, not for every subscription; "+ 0" keeps the
+// planner from going the other way, from each club through all its subscriptions.
 const isEligible = subscriptionStatusAt + ` = 1
-	AND s.club_id IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2))`
+	AND s.club_id + 0 IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2))`
 
 // Eligible calls yield with the id of each subscription that is due, in the
 // order of the ids, of one consistent snapshot and in constant memory. It stops

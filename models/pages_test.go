@@ -364,7 +364,8 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 			claimed[i].Status, claimed[i].FailureCode = outcomes[claimed[i].SubscriptionID], "code"
 		}
 
-		require.NoError(t, b.SettlePage(t.Context(), claimed))
+		err = b.SettlePage(t.Context(), claimed)
+		require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err), "an order that the ledger does not take is told: %v", err)
 
 		require.Equal(t, map[string]string{
 			"charged": "charged page 1 sent settled", "declined": "declined page 1 sent settled",

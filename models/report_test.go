@@ -41,11 +41,22 @@ func genDue() *rapid.Generator[due] {
 		for id := range len(w.clubs) {
 			w.sku[id+1] = rapid.SampledFrom([]int{7, 7, 8, 0}).Draw(t, "sku")
 		}
+		if len(w.clubs) > 0 && rapid.Bool().Draw(t, "a plain club") {
+			w.clubs[1], w.sku[1] = []billing.Change{{ID: "plain", StatusID: int(billing.ClubActive), EffectDate: new(day(-9))}}, 7
+		}
+		for i, id := range sortedKeys(w.subs) { // the general history seldom changes just between
+			if club := w.subs[id].club; club != 0 && rapid.IntRange(0, 2).Draw(t, "due, then not") == 0 {
+				row := func(n int, status billing.Status) billing.Change {
+					return billing.Change{ID: fmt.Sprintf("due %d %d", i, n), StatusID: int(status), EffectDate: new(day(n)), CreateDate: new(day(n))}
+				}
+				w.subs[id] = subscription{club, []billing.Change{row(-2, billing.Active), row(rapid.IntRange(-1, 3).Draw(t, "until"), billing.Cancelled)}}
+			}
+		}
 		run := rapid.SampledFrom([]string{thisRun.ID, thisRun.ID, "2026-11/1", "2026-10/2", ""})
 		open := []billing.ChargeStatus{billing.Charged, billing.Charged, billing.Pending, billing.Unresolved}
 		for _, id := range sortedKeys(w.subs) {
 			w.customers[id] = rapid.SampledFrom([]string{"anna", "anna", "anna", "", "-"}).Draw(t, "customer")
-			for range rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, "declined") {
+			for range rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "declined") {
 				w.ledger[id] = append(w.ledger[id], entry{"2026-11", billing.Declined, run.Draw(t, "run")})
 			}
 			for _, period := range []string{"2026-10", "2026-11", "2026-12"} {
@@ -188,6 +199,30 @@ func TestTheReportAccountsForEverybody(t *testing.T) {
 		open := totals[billing.ClassMissing] + totals[billing.ClassPending] + totals[billing.ClassUnresolved]
 		require.Equal(t, open == 0, report.Closed)
 		require.Equal(t, run, report.Run)
+	})
+}
+
+// Between the cut-off and now people cancel, come back, and clubs close for good.
+func TestTheReportAsksWhoCanBeChargedNow(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		b.AddClub(t, 2, 8, modelstest.Since(billing.ClubActive, modelstest.Long), modelstest.Since(billing.ClubInactive, day(1)))
+		b.AddSubscription(t, "t", 1, "x", modelstest.Since(billing.Active, modelstest.Long), modelstest.Since(billing.Cancelled, day(1)))
+		b.AddSubscription(t, "u", 1, "x", modelstest.Since(billing.Active, day(1)))
+		b.AddSubscription(t, "v", 2, "x")
+		run := thisRun
+		run.CutOff = day(0)
+		for now, want := range map[time.Time][2][]string{
+			day(1).Add(-time.Microsecond): {{"s", "t", "v"}, {}}, day(1): {{"s"}, {"t", "v"}},
+		} {
+			b.clock.set(now)
+			require.Equal(t, want[0], reportIDs(t, b.Store, run, billing.ClassMissing))
+			require.Equal(t, want[1], reportIDs(t, b.Store, run, billing.ClassSkipped))
+			report, err := b.Report(context.Background(), run)
+			require.NoError(t, err)
+			require.Equal(t, len(want[0]), report.Totals[billing.ClassMissing])
+			require.Equal(t, 3, report.Eligible)
+		}
 	})
 }
 

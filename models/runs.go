@@ -163,9 +163,10 @@ func (s *Store) SetRunState(ctx context.Context, runID string, state billing.Run
 // SetRunPace changes the pace of a run that has not ended, in orders a second; 0
 // is no cap. It holds from the next batch of each page on.
 func (s *Store) SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error) {
-	return s.changeRun(ctx, runID, func(time.Time) map[string]any {
-		// Slots given at a slow pace must not hold up a fast one.
-		return map[string]any{"orders_per_second": ordersPerSecond, "next_slot": nil}
+	return s.changeRun(ctx, runID, func(now time.Time) map[string]any {
+		// Slots given at a slow pace must not hold up a fast one, nor may new ones
+		// lie on top of those already given, which reach this far.
+		return map[string]any{"orders_per_second": ordersPerSecond, "next_slot": timestamp{now.Add(2 * slotHorizon)}}
 	})
 }
 

@@ -311,22 +311,30 @@ func TestSlotsWithoutAPaceAndAfterAChange(t *testing.T) {
 			slots, _ := reserve(t, b.Store, run.ID, all.Count, day(0))
 			require.Equal(t, all, slots)
 		}
-		pace := func(p float64) {
+		pace := func(p float64, at time.Time) {
+			b.clock.set(at)
 			_, err := b.SetRunPace(t.Context(), run.ID, p)
 			require.NoError(t, err)
 		}
-		pace(0.01)
+		pace(0.01, day(0))
 		slots, _ := reserve(t, b.Store, run.ID, 10, day(0))
+		require.Equal(t, billing.Slots{State: billing.RunRunning, Wait: time.Second, Interval: 100 * time.Second}, slots,
+			"those given before the change reach so far")
+		later := day(0).Add(time.Second)
+		b.clock.set(later)
+		slots, _ = reserve(t, b.Store, run.ID, 10, later)
 		require.Equal(t, billing.Slots{State: billing.RunRunning, Count: 1, Interval: 100 * time.Second}, slots)
-		slots, _ = reserve(t, b.Store, run.ID, 10, day(0))
+		slots, _ = reserve(t, b.Store, run.ID, 10, later)
 		require.Equal(t, billing.Slots{State: billing.RunRunning, Wait: 100 * time.Second, Interval: 100 * time.Second}, slots)
-		pace(100)
-		slots, _ = reserve(t, b.Store, run.ID, 20, day(0))
+		pace(100, later)
+		later = later.Add(time.Second)
+		b.clock.set(later)
+		slots, _ = reserve(t, b.Store, run.ID, 20, later)
 		require.Equal(t, billing.Slots{State: billing.RunRunning, Count: 20, Interval: 10 * time.Millisecond}, slots, "the slow slot holds nothing up")
-		slots, _ = reserve(t, b.Store, run.ID, 1000, day(0))
+		slots, _ = reserve(t, b.Store, run.ID, 1000, later)
 		require.Equal(t, billing.Slots{State: billing.RunRunning, Count: 50, Wait: 200 * time.Millisecond, Interval: 10 * time.Millisecond}, slots)
-		pace(0)
-		slots, _ = reserve(t, b.Store, run.ID, all.Count, day(0))
+		pace(0, later)
+		slots, _ = reserve(t, b.Store, run.ID, all.Count, later)
 		require.Equal(t, all, slots)
 	})
 }
