@@ -90,6 +90,9 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 		return nil, a.problem(ctx, err)
 	}
 	started, err := a.executeRun(ctx, run)
+	if err != nil && a.awaitEnded(ctx, in.period()) {
+		started, err = a.executeRun(ctx, run)
+	}
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	switch {
 	case errors.As(err, &running):
@@ -99,6 +102,19 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 		return nil, newProblem(codeTemporalUnavailable, "the run could not be started; ask again, which is safe")
 	}
 	return a.progressOf(ctx, in.period(), started.GetRunID(), http.StatusAccepted)
+}
+
+// awaitEnded reports that the period's run, which has ended by its record, is now
+// closed in Temporal as well, which follows a moment later.
+func (a *api) awaitEnded(ctx context.Context, period billing.Period) bool {
+	run, err := a.store.Run(ctx, period)
+	if err != nil || run.EndedAt == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	_ = a.temporal.GetWorkflow(ctx, workflows.RunWorkflowID(period), "").Get(ctx, nil) // however it ended
+	return ctx.Err() == nil
 }
 
 func (a *api) executeRun(ctx context.Context, in workflows.RunInput) (client.WorkflowRun, error) {
