@@ -56,6 +56,10 @@ test: build ## Run all tests, on SQLite, PostgreSQL and a real Temporal server
 	@# Without -race, which would compile the Temporal server a second time.
 	go test -C dev ./...
 
+.PHONY: bench
+bench: build ## Measure a billing run on real processes; ARGS='--charges 20000 --rounds 3'
+	bin/drayman-dev env -- go -C bench run . $(ARGS)
+
 .PHONY: check
 check: check-tree check-tidy check-vet check-format check-lint check-workflows check-vuln check-compose ## Run all static checks
 
