@@ -74,13 +74,9 @@ const refusedRetry = 5 * time.Minute
 func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
 	charge := in.Charge
 	if !a.policy.Idempotent {
-		permitted, err := a.store.PermitSending(ctx, charge.RequestID)
-		if err != nil {
-			return nil, fmt.Errorf("asking leave to send: %w", err)
-		}
-		if !permitted {
-			return unresolved(charge, FailureInDoubt,
-				"the request may have reached the shop earlier, and the shop is not idempotent"), nil
+		doubted, err := a.doubted(ctx, charge)
+		if err != nil || doubted != nil {
+			return doubted, err
 		}
 	}
 	charge.Attempts += int(activity.GetInfo(ctx).Attempt) - 1 // ask counts one
@@ -101,6 +97,20 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 		NextRetryDelay: delay,
 		Details:        []any{NotPlaced{Code: charge.FailureCode, Detail: answer.Detail, Attempts: charge.Attempts}},
 	})
+}
+
+// doubted asks leave to send to a shop that is not idempotent. Where it was given
+// before, the request may have gone out then: it returns the charge as
+// unresolved; nil means that it may be sent now.
+func (a *Activities) doubted(ctx context.Context, charge billing.Charge) (*billing.Charge, error) {
+	permitted, err := a.store.PermitSending(ctx, charge.RequestID)
+	if err != nil {
+		return nil, fmt.Errorf("asking leave to send: %w", err)
+	}
+	if permitted {
+		return nil, nil
+	}
+	return unresolved(charge, FailureInDoubt, "the request may have reached the shop earlier, and the shop is not idempotent"), nil
 }
 
 // ask calls the shop once and returns the charge as it is to be settled, and the

@@ -247,13 +247,12 @@ func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.C
 	if p.policy.Idempotent {
 		return p.order(ctx, charge)
 	}
-	permitted, err := p.store.PermitSending(ctx, charge.RequestID)
-	switch {
-	case err != nil:
+	doubted, err := p.doubted(ctx, charge)
+	if err != nil {
 		p.log.WarnContext(ctx, "a claim stays as it is", "request_id", charge.RequestID, "error", err)
-		return nil
-	case !permitted:
-		return unresolved(charge, FailureInDoubt, "the request may have reached the shop earlier, and the shop is not idempotent")
+	}
+	if err != nil || doubted != nil {
+		return doubted
 	}
 	ordered := p.order(ctx, charge)
 	if ordered.Status == billing.Pending { // surely not sent: take the leave back

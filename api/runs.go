@@ -90,10 +90,10 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 		return nil, a.problem(ctx, err)
 	}
 	started, err := a.executeRun(ctx, run)
-	if err != nil && a.awaitEnded(ctx, in.period()) {
+	var running *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &running) && a.awaitEnded(ctx, in.period()) {
 		started, err = a.executeRun(ctx, run)
 	}
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	switch {
 	case errors.As(err, &running):
 		return a.progressOf(ctx, in.period(), "", http.StatusOK)

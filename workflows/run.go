@@ -170,7 +170,6 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 	} else if err := r.control(ctx, activities.ControlRunInput{State: billing.RunFinished}); err != nil {
 		return nil, err
 	}
-	r.describe(ctx)
 	return &r.progress, r.handlersDone(ctx)
 }
 
