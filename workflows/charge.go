@@ -132,7 +132,8 @@ func placeOrder(ctx workflow.Context, claim *activities.ClaimChargeOutput) (plac
 	return unplaced(charge), err
 }
 
-// pauseAfter waits, after the first call has failed, as long as the shop asked.
+// pauseAfter waits, after the first call has failed, as long as the shop asked,
+// but not longer than the retries may go on.
 func pauseAfter(ctx workflow.Context, charge *billing.Charge, failure error, policy activities.Policy) error {
 	noteFailure(charge, failure)
 	wait := orderPause
@@ -140,6 +141,7 @@ func pauseAfter(ctx workflow.Context, charge *billing.Charge, failure error, pol
 	if errors.As(failure, &asked) {
 		wait = max(wait, asked.NextRetryDelay())
 	}
+	wait = min(wait, policy.RetryFor)
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("The shop did not take the order at once: %s\n\nRetrying until %s.",
 		charge.FailureDetail, workflow.Now(ctx).Add(policy.RetryFor).UTC().Format(time.RFC3339)))
 	return workflow.NewTimerWithOptions(ctx, wait, workflow.TimerOptions{Summary: "before the order is asked for again"}).Get(ctx, nil)

@@ -157,6 +157,24 @@ func TestARefusalOfOursDeclinesNobody(t *testing.T) {
 	require.GreaterOrEqual(t, b.env.Now().Sub(begun), 15*time.Minute, "slow retries")
 }
 
+// The wait that the shop asks for, or that a refusal brings, is no reason to try
+// longer than CHARGE_RETRY_FOR.
+func TestNoWaitOutlastsTheRetries(t *testing.T) {
+	for name, fault := range map[string]shoptest.Fault{
+		"asked for": {Status: http.StatusTooManyRequests, RetryAfter: "7200"},
+		"refusal":   {Status: http.StatusUnauthorized},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t, activities.Policy{Idempotent: true, RetryFor: 20 * time.Second})
+			b.shop.SetFaults(fault)
+			start := b.env.Now()
+			_, code := b.run(t)
+			require.Equal(t, billing.CodeChargeUnresolved, code)
+			require.LessOrEqual(t, b.env.Now().Sub(start), time.Minute)
+		})
+	}
+}
+
 func TestAPageHasIt(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.db.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)

@@ -1,0 +1,315 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"drayman/shop/shoptest"
+)
+
+// figures are the sizes of what was checked.
+type figures struct {
+	Orders        int         `json:"orders"`
+	Charged       int         `json:"charged"`
+	Declined      int         `json:"declined"`
+	ResolvedByMan int         `json:"resolved_by_hand"`
+	Answers       map[int]int `json:"answers"` // by HTTP status; 0: none came
+	Subscriptions int         `json:"subscriptions"`
+}
+
+func (b *books) figures() figures {
+	f := figures{Orders: len(b.orders), Subscriptions: len(b.subs), Answers: map[int]int{}}
+	for _, r := range b.ledger {
+		switch r.Status {
+		case "charged":
+			f.Charged++
+		case "declined":
+			f.Declined++
+		}
+		if r.ResolvedBy != nil {
+			f.ResolvedByMan++
+		}
+	}
+	for _, a := range b.answers {
+		f.Answers[a.Status]++
+	}
+	return f
+}
+
+// findings collects what is wrong.
+type findings []string
+
+func (f *findings) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
+
+// check holds the books against each other and returns every broken promise.
+func (b *books) check() []string {
+	var f findings
+	b.checkOrders(&f)
+	b.checkLedger(&f)
+	b.checkAnswers(&f)
+	b.checkChanges(&f)
+	b.checkJoins(&f)
+	b.checkEveryone(&f)
+	b.checkReports(&f)
+	for _, name := range b.leaks {
+		f.add("the shop's secret stands in %s", name)
+	}
+	return f
+}
+
+// keyed are the rows by request id.
+func (b *books) keyed() map[string]row {
+	rows := make(map[string]row, len(b.ledger))
+	for _, r := range b.ledger {
+		rows[r.RequestID] = r
+	}
+	return rows
+}
+
+var derivedID = regexp.MustCompile(`^(\d{4}-\d{2})-`)
+
+// monthOf tells an order's month from its request id alone: those of runs begin
+// with it, those of our customers are for the current one.
+func (b *books) monthOf(o shoptest.Order) string {
+	if m := derivedID.FindStringSubmatch(o.RequestID); m != nil {
+		return m[1]
+	}
+	return b.months[0]
+}
+
+// checkOrders: no customer, who has one subscription, has two orders for a month;
+// each order has its charged row.
+func (b *books) checkOrders(f *findings) {
+	rows, seen := b.keyed(), map[string]shoptest.Order{}
+	for _, o := range b.orders {
+		key := o.CustomerID + " " + b.monthOf(o)
+		if first, twice := seen[key]; twice {
+			f.add("two orders for %s: %s at %s and %s at %s", key, first.RequestID, clock(first.CreatedAt), o.RequestID, clock(o.CreatedAt))
+		}
+		seen[key] = o
+		switch r, ok := rows[o.RequestID]; {
+		case !ok:
+			f.add("the ledger has no row for order %s of %s", o.RequestID, o.CustomerID)
+		case r.Status != "charged":
+			f.add("order %s is there, but its row is %s", o.RequestID, r.Status)
+		case r.Customer != o.CustomerID || r.Period != b.monthOf(o):
+			f.add("order %s is %s's for %s, its row %s's for %s", o.RequestID, o.CustomerID, b.monthOf(o), r.Customer, r.Period)
+		case r.Order != nil && orderID([]byte(*r.Order)) != "" && orderID([]byte(*r.Order)) != o.OrderID:
+			f.add("the row of %s has another order's number", o.RequestID)
+		}
+	}
+}
+
+func orderID(order []byte) string {
+	var o struct {
+		OrderID string `json:"order_id"`
+	}
+	_ = json.Unmarshal(order, &o) // some orders are no JSON objects: no number
+	return o.OrderID
+}
+
+// checkLedger: each charged row has its order, each settled one says by whom, and
+// nothing is open any more.
+func (b *books) checkLedger(f *findings) {
+	booked := map[string]bool{}
+	for _, o := range b.orders {
+		booked[o.RequestID] = true
+	}
+	standing := map[string]string{}
+	for _, r := range b.ledger {
+		key := r.Subscription + " " + r.Period
+		if r.Status != "declined" {
+			if other, twice := standing[key]; twice {
+				f.add("two charges stand for %s: %s and %s", key, other, r.RequestID)
+			}
+			standing[key] = r.RequestID
+		}
+		switch {
+		case r.Status == "charged" && !booked[r.RequestID]:
+			f.add("row %s is charged, but the shop has no such order", r.RequestID)
+		case r.Status != "charged" && r.Status != "declined":
+			f.add("row %s is still %s", r.RequestID, r.Status)
+		case r.SettledAt == nil:
+			f.add("row %s does not say when it was settled", r.RequestID)
+		case r.ResolvedBy != nil && (*r.ResolvedBy != resolver || r.ResolvedNote == nil || !strings.Contains(*r.ResolvedNote, r.RequestID)):
+			f.add("row %s does not say why it was resolved", r.RequestID)
+		}
+	}
+}
+
+var chargePath = regexp.MustCompile(`^/subscription/([^/]+)/charge/([^/]+)$`)
+
+// checkAnswers: what was answered is kept, and every answer is one of the
+// brief's.
+func (b *books) checkAnswers(f *findings) {
+	rows := b.keyed()
+	orders := map[string]bool{}
+	for _, o := range b.orders {
+		orders[o.RequestID] = true
+	}
+	for _, a := range b.answers {
+		m := chargePath.FindStringSubmatch(a.Path)
+		switch {
+		case a.Status >= 500 && a.Status != http.StatusServiceUnavailable, a.Status == http.StatusUnprocessableEntity, a.Status == http.StatusBadRequest:
+			f.add("%s %s was answered %d: %s%s", a.Method, a.Path, a.Status, a.Answer, a.Error)
+		case m == nil || a.Method != http.MethodPost:
+		case a.Status == http.StatusOK:
+			b.checkCharged(f, rows, m[1], a)
+		case a.Status == http.StatusPaymentRequired && orders[m[2]]:
+			f.add("%s was answered 402, but the shop has its order", m[2])
+		case a.Status == http.StatusNotFound:
+			f.add("%s was answered 404", a.Path)
+		}
+	}
+}
+
+// checkCharged: an answer 200 stands in the ledger as it was given.
+func (b *books) checkCharged(f *findings, rows map[string]row, subscription string, a exchange) {
+	var charge struct {
+		RequestID string          `json:"request_id"`
+		Status    string          `json:"status"`
+		Period    string          `json:"period"`
+		Order     json.RawMessage `json:"order"`
+	}
+	if err := json.Unmarshal(a.Answer, &charge); err != nil || charge.Status != "charged" {
+		f.add("%s was answered 200 with %s", a.Path, a.Answer)
+		return
+	}
+	r, ok := rows[charge.RequestID]
+	switch {
+	case !ok || r.Status != "charged" || r.Subscription != subscription || r.Period != charge.Period:
+		f.add("%s was answered 200 with %s, which the ledger denies", a.Path, charge.RequestID)
+	case orderID(charge.Order) != "" && (r.Order == nil || orderID(charge.Order) != orderID([]byte(*r.Order))):
+		f.add("%s was answered with an order that the ledger does not have", a.Path)
+	}
+}
+
+var statusPath = regexp.MustCompile(`^/subscription/([^/]+)/status/$`)
+
+// checkChanges: after a cancel or pause was answered, and before the next change
+// was sent, no order is placed but one that was claimed before; and if the answer
+// named none, none at all.
+func (b *books) checkChanges(f *findings) {
+	rows := b.keyed()
+	byCustomer := map[string][]shoptest.Order{}
+	for _, o := range b.orders {
+		byCustomer[o.CustomerID] = append(byCustomer[o.CustomerID], o)
+	}
+	back := map[string]time.Time{} // when a return was first asked for
+	for _, a := range b.answers {
+		if m := statusPath.FindStringSubmatch(a.Path); m != nil && strings.Contains(a.Body, `"status_id":1`) {
+			if first, ok := back[m[1]]; !ok || a.Sent.Before(first) {
+				back[m[1]] = a.Sent
+			}
+		}
+	}
+	for _, a := range b.answers {
+		m := statusPath.FindStringSubmatch(a.Path)
+		if m == nil || a.Status != http.StatusOK || strings.Contains(a.Body, `"status_id":1`) {
+			continue
+		}
+		inProgress := strings.Contains(string(a.Answer), `"charge_in_progress"`)
+		for _, o := range byCustomer[b.subs[m[1]].Customer] {
+			if !o.CreatedAt.After(a.Got) {
+				continue
+			}
+			if returned, ok := back[m[1]]; ok && o.CreatedAt.After(returned) {
+				continue
+			}
+			if r, ok := rows[o.RequestID]; !inProgress || !ok || r.CreatedAt.After(a.Got) {
+				f.add("order %s was placed at %s, after %s was answered at %s with %s",
+					o.RequestID, clock(o.CreatedAt), a.Body, clock(a.Got), a.Answer)
+			}
+		}
+	}
+}
+
+// checkJoins: a subscription that was answered 201 is there, once.
+func (b *books) checkJoins(f *findings) {
+	count := map[string]int{}
+	for _, s := range b.subs {
+		count[s.Customer]++
+	}
+	for customer, n := range count {
+		if n != 1 {
+			f.add("customer %s has %d subscriptions", customer, n)
+		}
+	}
+	for _, a := range b.answers {
+		if a.Status != http.StatusCreated {
+			continue
+		}
+		var made struct {
+			ID string `json:"id"`
+		}
+		if err := json.Unmarshal(a.Answer, &made); err != nil || b.subs[made.ID].ID == "" {
+			f.add("a subscription that was answered 201 is gone: %s", a.Answer)
+		}
+	}
+}
+
+// checkEveryone: nobody was charged who was never eligible, and everyone who is
+// eligible at the end has an outcome for each month.
+func (b *books) checkEveryone(f *findings) {
+	ordered := map[string]bool{}
+	for _, o := range b.orders {
+		ordered[o.CustomerID] = true
+	}
+	for _, s := range b.plan.Subscribers {
+		never := s.Kind != kindEligible && s.Kind != kindClosedClub
+		if never && ordered[s.Customer] {
+			f.add("%s is %s and was charged", s.ID, s.Kind)
+		}
+	}
+	outcome := map[string]bool{}
+	for _, r := range b.ledger {
+		outcome[r.Subscription+" "+r.Period] = true
+	}
+	for month, r := range b.reports {
+		for _, s := range b.subs {
+			if s.eligibleAt(r.Run.CutOff) && !outcome[s.ID+" "+month] {
+				f.add("%s is eligible and was neither charged nor declined for %s", s.ID, month)
+			}
+		}
+	}
+}
+
+// checkReports: each month's report accounts for exactly those whom our own count
+// finds eligible at its cut-off, and is closed.
+func (b *books) checkReports(f *findings) {
+	charged := map[string]bool{}
+	for _, r := range b.ledger {
+		if r.Status == "charged" {
+			charged[r.Subscription+" "+r.Period] = true
+		}
+	}
+	for month, r := range b.reports {
+		eligible, paid := 0, 0
+		for _, s := range b.subs {
+			if s.eligibleAt(r.Run.CutOff) {
+				eligible++
+				if charged[s.ID+" "+month] {
+					paid++
+				}
+			}
+		}
+		sum := 0
+		for _, n := range r.Totals {
+			sum += n
+		}
+		switch {
+		case !r.Closed || r.Run.State != "finished":
+			f.add("the month %s is not closed: %s %v", month, r.Run.State, r.Totals)
+		case r.Eligible != eligible || sum != eligible:
+			f.add("the report of %s accounts for %d of %d who were eligible", month, r.Eligible, eligible)
+		case r.Totals["charged_in_run"]+r.Totals["charged_before"] != paid:
+			f.add("the report of %s counts %d and %d as charged, we %d", month, r.Totals["charged_in_run"], r.Totals["charged_before"], paid)
+		}
+	}
+}
+
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }

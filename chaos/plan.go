@@ -1,0 +1,302 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// sizes are how large a campaign is. With a seed they make its plan.
+type sizes struct {
+	Seed          uint64        `json:"seed"`
+	Idempotent    bool          `json:"shop_idempotent"`
+	Subscriptions int           `json:"subscriptions"`
+	Months        int           `json:"months"` // billing runs of so many months at once
+	Kills         int           `json:"kills"`
+	Duration      time.Duration `json:"duration"` // until all is left in peace
+}
+
+// plan is what will be done. Times count from the beginning.
+type plan struct {
+	Sizes       sizes        `json:"sizes"`
+	Subscribers []subscriber `json:"subscribers"`
+	Joins       []join       `json:"joins"`
+	Charges     []charge     `json:"charges"`
+	Changes     []change     `json:"changes"`
+	Runs        []runStep    `json:"runs"`
+	Kills       []kill       `json:"kills"`
+	Toxics      []toxic      `json:"toxics"`
+	Storms      []storm      `json:"storms"`
+}
+
+// kinds of subscribers at the beginning. Only those who are eligible may ever be
+// charged; the changes of the plan are made to no others.
+const (
+	kindEligible   = "eligible"
+	kindClosedClub = "closed_club" // eligible as well
+	kindPaused     = "paused"
+	kindInactive   = "inactive_club"
+	kindNoStatus   = "no_status"
+)
+
+type subscriber struct {
+	ID       string `json:"id"`
+	Customer string `json:"customer"` // has this subscription only
+	Kind     string `json:"kind"`
+}
+
+// join is a new customer, who subscribes and then charges.
+type join struct {
+	At       time.Duration `json:"at"`
+	Customer string        `json:"customer"`
+}
+
+// charge is a customer who wants this month's order and asks until there is an
+// answer.
+type charge struct {
+	At           time.Duration `json:"at"`
+	Subscription string        `json:"subscription"`
+	RequestID    string        `json:"request_id"`
+}
+
+// change is a customer who cancels or pauses, and, after a pause, comes back.
+type change struct {
+	At           time.Duration `json:"at"`
+	Subscription string        `json:"subscription"`
+	Status       int           `json:"status"`
+	Back         time.Duration `json:"back,omitempty"` // 0: never
+}
+
+type runStep struct {
+	At    time.Duration `json:"at"`
+	Month int           `json:"month"` // 0 is the current one, 1 the one before …
+	Do    string        `json:"do"`    // start, pause, resume, cancel, pace
+	Pace  float64       `json:"pace,omitempty"`
+}
+
+type kill struct {
+	At   time.Duration `json:"at"`
+	Node string        `json:"node"`
+	Down time.Duration `json:"down"` // until it is started again
+}
+
+// toxic is what toxiproxy does to a link; Type "down" refuses connections.
+type toxic struct {
+	At         time.Duration  `json:"at"`
+	For        time.Duration  `json:"for"`
+	Link       string         `json:"link"`
+	Type       string         `json:"type"`
+	Stream     string         `json:"stream,omitempty"`
+	Attributes map[string]int `json:"attributes,omitempty"`
+}
+
+// storm is a time in which the shop does one wrong thing to a share of its calls.
+type storm struct {
+	At      time.Duration `json:"at"`
+	For     time.Duration `json:"for"`
+	Kind    string        `json:"kind"`
+	Percent float64       `json:"percent"`
+}
+
+// drawing makes a plan from one source of chance.
+type drawing struct {
+	*rand.Rand
+	sizes
+}
+
+func newPlan(s sizes) *plan {
+	d := drawing{rand.New(rand.NewPCG(s.Seed, 0)), s}
+	p := &plan{Sizes: s, Subscribers: d.subscribers()}
+	var eligible []string
+	for _, sub := range p.Subscribers {
+		if sub.Kind == kindEligible || sub.Kind == kindClosedClub {
+			eligible = append(eligible, sub.ID)
+		}
+	}
+	p.Joins = d.joins()
+	p.Charges = d.charges(eligible)
+	p.Changes = d.changes(eligible)
+	p.Runs = d.runs()
+	p.Kills = d.kills()
+	p.Toxics = d.toxics()
+	p.Storms = d.storms()
+	return p
+}
+
+// when is a time before the given share of the campaign is over.
+func (d drawing) when(share float64) time.Duration {
+	return time.Duration(d.Float64() * share * float64(d.Duration)).Truncate(time.Millisecond)
+}
+
+func (d drawing) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(d.Int64N(int64(high-low)+1)).Truncate(time.Millisecond)
+}
+
+// perMinute is how many steps at that rate the campaign has.
+func (d drawing) perMinute(rate float64) int { return int(rate * d.Duration.Minutes()) }
+
+func (d drawing) subscribers() []subscriber {
+	subscribers := make([]subscriber, d.Subscriptions)
+	for i := range subscribers {
+		kind := kindEligible
+		switch x := d.Float64(); {
+		case x < 0.02:
+			kind = kindPaused
+		case x < 0.03:
+			kind = kindInactive
+		case x < 0.04:
+			kind = kindNoStatus
+		case x < 0.14:
+			kind = kindClosedClub
+		}
+		subscribers[i] = subscriber{ID: fmt.Sprintf("s-%06d", i), Customer: fmt.Sprintf("c-%06d", i), Kind: kind}
+	}
+	return subscribers
+}
+
+func (d drawing) joins() []join {
+	joins := make([]join, d.perMinute(15))
+	for i := range joins {
+		joins[i] = join{At: d.when(0.9), Customer: fmt.Sprintf("new-%06d", i)}
+	}
+	return inOrder(joins, func(j join) time.Duration { return j.At })
+}
+
+// charges are asked for by some two in five; of those some twice, on another
+// key, at about the same time.
+func (d drawing) charges(eligible []string) []charge {
+	var charges []charge
+	for i := range len(eligible) * 2 / 5 {
+		id := eligible[d.IntN(len(eligible))]
+		at := d.when(0.95)
+		charges = append(charges, charge{At: at, Subscription: id, RequestID: fmt.Sprintf("front-%s-%d", id, i)})
+		if d.Float64() < 0.1 {
+			charges = append(charges, charge{
+				At: at + d.between(0, 300*time.Millisecond), Subscription: id, RequestID: fmt.Sprintf("front-%s-%d-b", id, i),
+			})
+		}
+	}
+	return inOrder(charges, func(c charge) time.Duration { return c.At })
+}
+
+// changes are made by one in twelve, at most one by each.
+func (d drawing) changes(eligible []string) []change {
+	shuffled := slices.Clone(eligible)
+	d.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	var changes []change
+	for _, id := range shuffled[:len(shuffled)/12] {
+		c := change{At: d.when(0.95), Subscription: id, Status: statusCancelled}
+		if d.Float64() < 0.5 {
+			c.Status = statusPaused
+			if d.Float64() < 0.5 {
+				c.Back = d.between(2*time.Second, 20*time.Second)
+			}
+		}
+		changes = append(changes, c)
+	}
+	return inOrder(changes, func(c change) time.Duration { return c.At })
+}
+
+// runs starts the months one after the other, so that about two are under way at
+// any time, disturbs each, and starts them again towards the end.
+func (d drawing) runs() []runStep {
+	var steps []runStep
+	pace := float64(d.Subscriptions) / (0.3 * d.Duration.Seconds())
+	slice := 0.8 * float64(d.Duration) / float64(d.Months)
+	for month := range d.Months {
+		begin := time.Duration((float64(month) + 0.3*d.Float64()) * slice)
+		step := func(after time.Duration, do string, pace float64) {
+			steps = append(steps, runStep{At: begin + after, Month: month, Do: do, Pace: pace})
+		}
+		step(0, "start", pace)
+		span := d.Duration / 5
+		for at := d.between(0, span/2); at < span; at += d.between(span/8, span/2) {
+			switch d.IntN(4) {
+			case 0:
+				step(at, "pause", 0)
+				step(at+d.between(time.Second, 4*time.Second), "resume", 0)
+			case 1:
+				step(at, "cancel", 0)
+				step(at+d.between(500*time.Millisecond, 3*time.Second), "start", pace)
+			default:
+				step(at, "pace", pace*(0.5+1.5*d.Float64()))
+			}
+		}
+		step(d.Duration-begin-d.between(0, d.Duration/8), "start", 0)
+	}
+	return inOrder(steps, func(s runStep) time.Duration { return s.At })
+}
+
+// kills hit everything, workers most.
+func (d drawing) kills() []kill {
+	nodes := []struct {
+		share float64
+		names []string
+	}{
+		{0.48, []string{"worker-1", "worker-2", "worker-3"}},
+		{0.68, []string{"api-1", "api-2"}},
+		{0.80, []string{"postgres"}},
+		{0.91, []string{"temporal"}},
+		{1, []string{"shop"}},
+	}
+	kills := make([]kill, d.Kills)
+	for i := range kills {
+		x := d.Float64()
+		for _, n := range nodes {
+			if x < n.share {
+				kills[i].Node = n.names[d.IntN(len(n.names))]
+				break
+			}
+		}
+		kills[i].At = d.when(0.97)
+		kills[i].Down = d.between(0, 1500*time.Millisecond)
+	}
+	return inOrder(kills, func(k kill) time.Duration { return k.At })
+}
+
+func (d drawing) toxics() []toxic {
+	var toxics []toxic
+	for range d.perMinute(14) {
+		t := d.toxic()
+		t.At, t.For = d.when(0.95), d.between(300*time.Millisecond, 4*time.Second)
+		t.Link = []string{linkShop, linkShop, linkAPIDatabase, linkWorkerDatabase, linkWorkerDatabase, linkTemporal}[d.IntN(6)]
+		toxics = append(toxics, t)
+	}
+	return inOrder(toxics, func(t toxic) time.Duration { return t.At })
+}
+
+func (d drawing) toxic() toxic {
+	stream := []string{"upstream", "downstream"}[d.IntN(2)]
+	switch d.IntN(7) {
+	case 0:
+		return toxic{Type: "latency", Stream: stream, Attributes: map[string]int{"latency": 50 + d.IntN(1500), "jitter": d.IntN(200)}}
+	case 1: // one direction goes nowhere, the connection stays up: half open
+		return toxic{Type: "timeout", Stream: stream, Attributes: map[string]int{"timeout": 0}}
+	case 2: // cut in the middle of a message
+		return toxic{Type: "limit_data", Stream: stream, Attributes: map[string]int{"bytes": 20 + d.IntN(6000)}}
+	case 3:
+		return toxic{Type: "reset_peer", Stream: stream, Attributes: map[string]int{"timeout": d.IntN(300)}}
+	case 4:
+		return toxic{Type: "bandwidth", Stream: stream, Attributes: map[string]int{"rate": 1 + d.IntN(20)}} // KB/s
+	case 5: // the one side has closed, the other does not hear of it
+		return toxic{Type: "slow_close", Stream: stream, Attributes: map[string]int{"delay": 500 + d.IntN(4000)}}
+	}
+	return toxic{Type: "down"}
+}
+
+func (d drawing) storms() []storm {
+	var storms []storm
+	for range d.perMinute(4) {
+		storms = append(storms, storm{
+			At: d.when(0.95), For: d.between(time.Second, 5*time.Second),
+			Kind: stormKinds[d.IntN(len(stormKinds))], Percent: float64(20 + d.IntN(81)),
+		})
+	}
+	return inOrder(storms, func(s storm) time.Duration { return s.At })
+}
+
+func inOrder[T any](steps []T, at func(T) time.Duration) []T {
+	slices.SortStableFunc(steps, func(a, b T) int { return int(at(a) - at(b)) })
+	return steps
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// settleLimit bounds the time after a campaign until all months are closed.
+	settleLimit = 5 * time.Minute
+	// quiet is longer than any request to the shop can still be on its way.
+	quiet = 3 * shopTimeout
+)
+
+// settle does what operators do after a bad month: run it again until it is
+// closed, and settle by hand what stays unresolved. It returns what cannot be
+// settled.
+func (c *campaign) settle(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for {
+		var months errgroup.Group
+		for _, month := range c.months {
+			months.Go(func() error { return c.runAgain(ctx, month) })
+		}
+		err := months.Wait()
+		if err == nil {
+			err = c.resolveAll(ctx)
+		}
+		open, openErr := c.open(ctx)
+		if err == nil && openErr == nil && len(open) == 0 {
+			return nil
+		}
+		if !wait(ctx, time.Second) {
+			return append(open, fmt.Sprintf("not settled within %s: %v %v", settleLimit, err, openErr))
+		}
+	}
+}
+
+// runAgain waits for the month's run to end, resuming it if need be, and runs it
+// once more to its end.
+func (c *campaign) runAgain(ctx context.Context, month string) error {
+	if err := c.awaitEnd(ctx, month); err != nil {
+		return err
+	}
+	if e := c.client.send(ctx, http.MethodPost, "/billing-run/"+month, `{"page_size":200}`); e.Status != http.StatusAccepted {
+		return fmt.Errorf("starting %s: %d %s%s", month, e.Status, e.Answer, e.Error)
+	}
+	return c.awaitEnd(ctx, month)
+}
+
+func (c *campaign) awaitEnd(ctx context.Context, month string) error {
+	state := ""
+	for wait(ctx, 300*time.Millisecond) {
+		state, _ = c.client.runState(ctx, month)
+		switch state {
+		case "finished", "cancelled", "abandoned":
+			return nil
+		case "paused":
+			c.client.send(ctx, http.MethodPost, "/billing-run/"+month+"/resume", "")
+		}
+	}
+	return fmt.Errorf("the run of %s does not end: it is %q", month, state)
+}
+
+// open are the charges that are neither charged nor declined.
+func (c *campaign) open(ctx context.Context) ([]string, error) {
+	rows, err := c.db.Query(ctx, `SELECT request_id || ' is ' || status || ' of ' || owner FROM charge WHERE status IN ('pending', 'unresolved') ORDER BY 1`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// resolveAll settles by hand what is unresolved with a shop that is not
+// idempotent: a person looks into the shop's book.
+func (c *campaign) resolveAll(ctx context.Context) error {
+	if c.plan.Sizes.Idempotent {
+		return nil
+	}
+	wait(ctx, quiet)
+	orders, err := readBook(c.bookFile())
+	if err != nil {
+		return err
+	}
+	booked := map[string]bool{}
+	for _, order := range orders {
+		booked[order.RequestID] = true
+	}
+	rows, err := c.db.Query(ctx, `SELECT request_id, subscription_id, period FROM charge WHERE status = 'unresolved'`)
+	if err != nil {
+		return err
+	}
+	type open struct{ RequestID, Subscription, Period string }
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[open])
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		outcome, note := "declined", "the shop has no order "+o.RequestID
+		if booked[o.RequestID] {
+			outcome, note = "charged", "the shop has the order "+o.RequestID
+		}
+		body, err := json.Marshal(map[string]string{"outcome": outcome, "note": note, "by": resolver})
+		if err != nil {
+			return err
+		}
+		e := c.client.send(ctx, http.MethodPost, "/subscription/"+url.PathEscape(o.Subscription)+"/charges/"+o.Period+"/resolve", string(body))
+		if e.Status != http.StatusOK {
+			return fmt.Errorf("resolving %s: %d %s%s", o.RequestID, e.Status, e.Answer, e.Error)
+		}
+	}
+	if len(all) > 0 {
+		return fmt.Errorf("%d charges were resolved by hand; once more", len(all))
+	}
+	return nil
+}
+
+// resolver is who settles charges by hand.
+const resolver = "chaos operator"
+
+func (c *campaign) bookFile() string { return filepath.Join(c.dir, "data", "shop", "orders.jsonl") }
