@@ -85,7 +85,7 @@ func (c *client) operate(ctx context.Context, month string, s runStep) {
 	default:
 		path += "/" + s.Do
 	}
-	for try := 0; try < 5 && ctx.Err() == nil; try++ {
+	for try := 0; try < 20 && ctx.Err() == nil; try++ {
 		if e := c.send(ctx, http.MethodPost, path, body); e.Status != 0 && e.Status != http.StatusServiceUnavailable {
 			return
 		}
@@ -93,10 +93,16 @@ func (c *client) operate(ctx context.Context, month string, s runStep) {
 	}
 }
 
+// neverStarted is the state of a month without a run.
+const neverStarted = "never started"
+
 // runState reads where the month's run stands; "" where nobody knows.
 func (c *client) runState(ctx context.Context, month string) (state, reason string) {
 	e := c.send(ctx, http.MethodGet, "/billing-run/"+month, "")
 	var run struct{ State, Reason string }
+	if e.Status == http.StatusNotFound {
+		return neverStarted, ""
+	}
 	if e.Status != http.StatusOK || json.Unmarshal(e.Answer, &run) != nil {
 		return "", ""
 	}

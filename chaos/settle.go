@@ -62,7 +62,7 @@ func (c *campaign) awaitEnd(ctx context.Context, month string) error {
 	for wait(ctx, 300*time.Millisecond) {
 		state, _ = c.client.runState(ctx, month)
 		switch state {
-		case "finished", "cancelled", "abandoned":
+		case "finished", "cancelled", "abandoned", neverStarted:
 			return nil
 		case "paused":
 			c.client.send(ctx, http.MethodPost, "/billing-run/"+month+"/resume", "")

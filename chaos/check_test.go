@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"drayman/shop/shoptest"
+)
+
+// at is a time in the campaign of these tests.
+func at(second int) time.Time { return time.Date(2026, 11, 5, 12, 0, second, 0, time.UTC) }
+
+func text(s string) *string { return &s }
+
+// sound are books without a fault: two subscribers, a run that charged the one, a
+// customer who charged the other and was answered, and a cancel after that.
+func sound() *books {
+	when := at(20)
+	ledgerRow := func(id, sub, customer, order string) row {
+		return row{
+			RequestID: id, Subscription: sub, Period: "2026-11", Status: "charged", Customer: customer,
+			Order: text(fmt.Sprintf(`{"order_id":%q}`, order)), CreatedAt: at(5), SettledAt: &when,
+		}
+	}
+	history := []statusRow{{Status: statusActive, Effect: at(0).AddDate(-1, 0, 0)}}
+	november := report{Eligible: 2, Totals: map[string]int{"charged_in_run": 1, "charged_before": 1}, Closed: true}
+	november.Run.State, november.Run.CutOff = "finished", at(30)
+	return &books{
+		plan: &plan{Subscribers: []subscriber{
+			{ID: "s-1", Customer: "c-1", Kind: kindEligible}, {ID: "s-2", Customer: "c-2", Kind: kindEligible},
+			{ID: "s-3", Customer: "c-3", Kind: kindPaused},
+		}},
+		months: []string{"2026-11"},
+		orders: []shoptest.Order{
+			{OrderID: "A", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(6)},
+			{OrderID: "B", RequestID: "front-s-2-1", CustomerID: "c-2", CreatedAt: at(6)},
+		},
+		ledger: []row{ledgerRow("2026-11-s-1", "s-1", "c-1", "A"), ledgerRow("front-s-2-1", "s-2", "c-2", "B")},
+		answers: []exchange{
+			{
+				Sent: at(4), Got: at(7), Method: "POST", Path: "/subscription/s-2/charge/front-s-2-1", Status: 200,
+				Answer: json.RawMessage(`{"request_id":"front-s-2-1","status":"charged","period":"2026-11","order":{"order_id":"B"}}`),
+			},
+			{
+				Sent: at(40), Got: at(41), Method: "POST", Path: "/subscription/s-1/status/", Body: `{"status_id":2}`, Status: 200,
+				Answer: json.RawMessage(`{"id":"s-1"}`),
+			},
+		},
+		subs: map[string]subscription{
+			"s-1": {ID: "s-1", Customer: "c-1", Club: 1, History: append(history[:1:1], statusRow{Status: statusCancelled, Effect: at(41)})},
+			"s-2": {ID: "s-2", Customer: "c-2", Club: 2, History: history},
+			"s-3": {ID: "s-3", Customer: "c-3", Club: 1, History: []statusRow{{Status: statusPaused, Effect: at(0).AddDate(-1, 0, 0)}}},
+		},
+		reports: map[string]report{"2026-11": november},
+	}
+}
+
+func TestSoundBooksHaveNoFindings(t *testing.T) {
+	require.Empty(t, sound().check())
+}
+
+// Each way in which the books can be wrong is found, and said.
+func TestEachFaultInTheBooksIsFound(t *testing.T) {
+	cases := map[string]struct {
+		spoil func(*books)
+		found string
+	}{
+		"an order twice under two request ids": {func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "front-s-1-9", CustomerID: "c-1", CreatedAt: at(8)})
+		}, "two orders for c-1 2026-11"},
+		"an order twice under one request id": {func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(8)})
+		}, "two orders for c-1 2026-11"},
+		"an order without a row":       {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
+		"an order that was declined":   {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
+		"an order for another month":   {func(b *books) { b.ledger[0].Period = "2026-10" }, "its row c-1's for 2026-10"},
+		"another order's number":       {func(b *books) { b.ledger[0].Order = text(`{"order_id":"Z"}`) }, "another order's number"},
+		"a charge without an order":    {func(b *books) { b.orders = b.orders[1:] }, "the shop has no such order"},
+		"a pending row":                {func(b *books) { b.ledger[0].Status = "pending" }, "still pending"},
+		"two charges that stand":       {func(b *books) { b.ledger = append(b.ledger, b.ledger[0]) }, "two charges stand for s-1"},
+		"a resolution without a why":   {func(b *books) { b.ledger[0].ResolvedBy = text(resolver) }, "does not say why"},
+		"a settled row without a when": {func(b *books) { b.ledger[0].SettledAt = nil }, "does not say when"},
+		"a 200 that the ledger denies": {func(b *books) { b.ledger[1].Status, b.orders = "declined", b.orders[:1] }, "which the ledger denies"},
+		"a 200 with another order":     {func(b *books) { b.ledger[1].Order = text(`{"order_id":"Z"}`) }, "an order that the ledger does not have"},
+		"a 402 for an order":           {func(b *books) { b.answers[0].Status = 402 }, "answered 402, but the shop has its order"},
+		"a 500":                        {func(b *books) { b.answers[1].Status = 500 }, "answered 500"},
+		"an order after a cancel":      {func(b *books) { b.orders[0].CreatedAt = at(50) }, "after {\"status_id\":2} was answered"},
+		"a claim after a cancel that named another": {func(b *books) {
+			b.orders[0].CreatedAt, b.ledger[0].CreatedAt = at(50), at(49)
+			b.answers[1].Answer = json.RawMessage(`{"charge_in_progress":{"period":"2026-10"}}`)
+		}, "after {\"status_id\":2} was answered"},
+		"a customer subscribed twice": {func(b *books) {
+			b.subs["s-4"] = subscription{ID: "s-4", Customer: "c-1"}
+		}, "customer c-1 has 2 subscriptions"},
+		"a lost subscription": {func(b *books) {
+			b.answers = append(b.answers, exchange{Method: "POST", Path: "/club/1/subscribe/", Status: 201, Answer: json.RawMessage(`{"id":"s-9"}`)})
+		}, "answered 201 is gone"},
+		"a charge of one who is paused": {func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-3", CustomerID: "c-3"})
+		}, "s-3 is paused and was charged"},
+		"one who was left out": {func(b *books) {
+			b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
+		}, "neither charged nor declined"},
+		"a report that misses one": {func(b *books) {
+			b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
+		}, "accounts for 2 of 3"},
+		"a report that counts wrong": {func(b *books) {
+			b.reports["2026-11"].Totals["charged_before"], b.reports["2026-11"].Totals["skipped"] = 0, 1
+		}, "counts 1 and 0 as charged, we 2"},
+		"a month that is open": {func(b *books) {
+			r := b.reports["2026-11"]
+			r.Closed = false
+			b.reports["2026-11"] = r
+		}, "is not closed"},
+		"a secret in a log": {func(b *books) { b.leaks = []string{"worker-1.log"} }, "secret stands in worker-1.log"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := sound()
+			c.spoil(b)
+			require.Contains(t, strings.Join(b.check(), "\n"), c.found)
+		})
+	}
+}
+
+// What looks like a fault and is none.
+func TestWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	t.Run("an order that was claimed before the cancel, which said so", func(t *testing.T) {
+		b := sound()
+		b.orders[0].CreatedAt = at(50)
+		b.answers[1].Answer = json.RawMessage(`{"charge_in_progress":{"period":"2026-11"}}`)
+		require.Empty(t, b.check())
+	})
+	t.Run("an order after the customer came back", func(t *testing.T) {
+		b := sound()
+		b.orders[0].CreatedAt = at(50)
+		b.answers = append(b.answers, exchange{Sent: at(45), Got: at(46), Method: "POST", Path: "/subscription/s-1/status/", Body: `{"status_id":1}`, Status: 200})
+		require.Empty(t, b.check())
+	})
+	t.Run("an order whose answer was no JSON", func(t *testing.T) {
+		b := sound()
+		b.ledger[0].Order = nil
+		require.Empty(t, b.check())
+	})
+}
