@@ -153,8 +153,11 @@ func gormConfig(log *slog.Logger) *gorm.Config {
 		// GORM's cache grows without bound.
 		SkipDefaultTransaction: true,
 		PrepareStmt:            false,
-		TranslateError:         true,
-		DisableAutomaticPing:   true,
+		// Columns by name, no "SELECT *": where a newer version's migration adds a
+		// column, PostgreSQL refuses a prepared statement whose result would change.
+		QueryFields:          true,
+		TranslateError:       true,
+		DisableAutomaticPing: true,
 		Logger: logger.NewSlogLogger(log, logger.Config{
 			LogLevel: logger.Silent, // an error is returned, and logged once, at the edge
 		}),
