@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"go.temporal.io/api/operatorservice/v1"
@@ -37,9 +38,12 @@ func Starter(c client.Client) activities.StartCharge {
 	}
 }
 
-// Workers polls both task queues of one process.
+// Workers polls both task queues of one process. Each kind of work has a worker
+// of its own: one that does several stops them one after the other, and pages
+// would go on ordering until the last workflow task is done.
 type Workers struct {
-	main, orders sdk.Worker
+	workers []sdk.Worker
+	drain   time.Duration
 }
 
 // New registers everything on workers of the client. drain is how long a stop
@@ -52,16 +56,21 @@ func New(c client.Client, acts *activities.Activities, drain time.Duration) *Wor
 		MaxConcurrentActivityExecutionSize:      concurrentTasks,
 		WorkerStopTimeout:                       drain,
 	}
-	main := sdk.New(c, workflows.TaskQueue, options)
+	flows := options
+	flows.LocalActivityWorkerOnly = true
+	main := sdk.New(c, workflows.TaskQueue, flows)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
 	main.RegisterWorkflowWithOptions(workflows.ScheduledRun, workflow.RegisterOptions{Name: workflows.ScheduledRunName})
-	main.RegisterActivity(acts)
 
 	options.DisableWorkflowWorker = true
-	orders := sdk.New(c, workflows.OrderTaskQueue, options)
-	orders.RegisterActivity(acts)
-	return &Workers{main: main, orders: orders}
+	w := &Workers{drain: drain, workers: []sdk.Worker{
+		main, sdk.New(c, workflows.TaskQueue, options), sdk.New(c, workflows.OrderTaskQueue, options),
+	}}
+	for _, worker := range w.workers {
+		worker.RegisterActivity(acts)
+	}
+	return w
 }
 
 // Run polls until the context ends, then lets what is under way finish. It
@@ -70,16 +79,36 @@ func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, lo
 	if err := Prepare(ctx, c, namespace, log); err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := w.main.Start(); err != nil {
-		return fmt.Errorf("starting the worker: %w", err)
+	for i, worker := range w.workers {
+		if err := worker.Start(); err != nil {
+			return errors.Join(fmt.Errorf("starting the worker: %w", err), w.stop(w.workers[:i]))
+		}
 	}
-	defer w.main.Stop()
-	if err := w.orders.Start(); err != nil {
-		return fmt.Errorf("starting the worker: %w", err)
-	}
-	defer w.orders.Stop()
 	log.InfoContext(ctx, "worker polls", "task_queues", []string{workflows.TaskQueue, workflows.OrderTaskQueue})
 	<-ctx.Done()
+	return w.stop(w.workers)
+}
+
+// stop stops the workers at once, and returns an error where work is left after
+// the drain time. Temporal then gives it to another worker, after its timeout.
+func (w *Workers) stop(workers []sdk.Worker) error {
+	begun := time.Now()
+	var stops sync.WaitGroup
+	for _, worker := range workers {
+		stops.Go(worker.Stop)
+	}
+	stopped := make(chan struct{})
+	go func() { // outlives the deadline: only the end of the process ends it then
+		stops.Wait()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(w.drain):
+	}
+	if time.Since(begun) >= w.drain { // the SDK gives up after the same time, and does not say so
+		return fmt.Errorf("the worker's work was cut after %s", w.drain)
+	}
 	return nil
 }
 
