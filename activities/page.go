@@ -230,7 +230,9 @@ func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Charge
 	if ctx.Err() != nil || p.stopped() {
 		return &charge
 	}
-	charge, _ = p.ask(ctx, charge)
+	// What is under way is not cut by a stop: whether the shop has the order would
+	// be in doubt. The call ends within the shop's timeout.
+	charge, _ = p.ask(context.WithoutCancel(ctx), charge)
 	if charge.FailureCode == FailureShopRefused {
 		p.stop(StopRefused, charge.FailureDetail)
 	}

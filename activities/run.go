@@ -176,25 +176,34 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// keepBeating records heartbeats with the details until it is stopped. The
-// context that it returns also ends when the worker is told to stop: a long
-// activity then ends at the next step, for another worker to go on.
+// keepBeating records heartbeats with the details until the returned function is
+// called. The context that it returns also ends when the worker is told to stop: a
+// long activity then ends at the next step, for another worker to go on. It beats
+// on until then: a page that fell silent while its last orders are under way would
+// be run by another worker at the same time.
 func keepBeating(ctx context.Context, details func() any) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	work, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
 	go func() {
 		ticker := time.NewTicker(beat)
 		defer ticker.Stop()
+		stopping := activity.GetWorkerStopChannel(ctx)
 		for {
 			select {
+			case <-ended:
+				return
 			case <-ctx.Done():
 				return
-			case <-activity.GetWorkerStopChannel(ctx):
+			case <-stopping:
 				cancel()
-				return
+				stopping = nil
 			case <-ticker.C:
 				activity.RecordHeartbeat(ctx, details())
 			}
 		}
 	}()
-	return ctx, cancel
+	return work, func() {
+		close(ended)
+		cancel()
+	}
 }
