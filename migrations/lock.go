@@ -81,11 +81,56 @@ func prepareSession(ctx context.Context, session *sql.DB) error {
 	return err
 }
 
-// explainLockTimeout adds to an error of lock_timeout who was in the way.
-func explainLockTimeout(ctx context.Context, session *sql.DB, err error) error {
+// A step in a transaction waits for a table's lock so long at a time, and then
+// lets those pass who have queued up behind it.
+const (
+	lockWait  = time.Second
+	lockPause = time.Second
+)
+
+// givingWay runs a step in a transaction. An ALTER TABLE that waits for a long
+// transaction makes everyone wait who comes to the table after it, requests and
+// orders too; so it gives up early, and tries again for as long as lock_timeout
+// says. A build of an index waits otherwise, and keeps nobody waiting.
+func givingWay(ctx context.Context, session *sql.DB, step func() error) error {
+	var patience int64 // milliseconds, as all of pg_settings for this parameter
+	err := session.QueryRowContext(ctx, "SELECT setting FROM pg_settings WHERE name = 'lock_timeout'").Scan(&patience)
+	if err != nil {
+		return err
+	}
+	setTimeout := func(ctx context.Context, ms int64) error {
+		_, err := session.ExecContext(ctx, "SELECT set_config('lock_timeout', $1, false)", fmt.Sprint(ms))
+		return err
+	}
+	deadline := time.Now().Add(time.Duration(patience) * time.Millisecond)
+	if err := setTimeout(ctx, min(patience, lockWait.Milliseconds())); err != nil {
+		return err
+	}
+	for {
+		err := step()
+		if !isLockTimeout(err) || time.Now().After(deadline) {
+			// Where this fails the session is gone, and the next step says so.
+			_ = setTimeout(context.WithoutCancel(ctx), patience)
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(lockPause):
+		}
+	}
+}
+
+// isLockTimeout reports whether a wait for a lock was given up.
+func isLockTimeout(err error) bool {
 	const lockNotAvailable = "55P03"
 	var state interface{ SQLState() string }
-	if !errors.As(err, &state) || state.SQLState() != lockNotAvailable {
+	return errors.As(err, &state) && state.SQLState() == lockNotAvailable
+}
+
+// explainLockTimeout adds to an error of lock_timeout who was in the way.
+func explainLockTimeout(ctx context.Context, session *sql.DB, err error) error {
+	if !isLockTimeout(err) {
 		return err
 	}
 	oldest, _ := queryLines(ctx, session, `SELECT format(' (the oldest: pid %s, %s, open since %s UTC)',

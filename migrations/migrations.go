@@ -1,6 +1,7 @@
 package migrations
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"embed"
@@ -119,13 +120,47 @@ func runSteps(ctx context.Context, session *sql.DB, d Dialect) error {
 	if err != nil {
 		return err
 	}
-	_, err = provider.Up(ctx)
+	for err == nil {
+		err = runStep(ctx, session, provider, folder, d)
+	}
+	if errors.Is(err, goose.ErrNoNextVersion) {
+		return nil
+	}
 	var partial *goose.PartialError
 	if errors.As(err, &partial) {
 		name := strings.TrimSuffix(partial.Failed.Source.Path, ".sql")
 		return fmt.Errorf("step %s: %w", name, explainLockTimeout(ctx, session, partial.Err))
 	}
 	return err
+}
+
+// runStep lets goose run the next step, or returns goose.ErrNoNextVersion.
+func runStep(ctx context.Context, session *sql.DB, provider *goose.Provider, folder fs.FS, d Dialect) error {
+	next := func() error {
+		_, err := provider.UpByOne(ctx)
+		return err
+	}
+	if d == SQLite {
+		return next()
+	}
+	done, err := provider.GetDBVersion(ctx)
+	if err != nil {
+		return err
+	}
+	for _, source := range provider.ListSources() { // by number
+		if source.Version <= done {
+			continue
+		}
+		text, err := fs.ReadFile(folder, source.Path)
+		if err != nil {
+			return err
+		}
+		if !bytes.Contains(text, []byte("+goose NO TRANSACTION")) {
+			return givingWay(ctx, session, next)
+		}
+		break
+	}
+	return next()
 }
 
 // steps lists the steps of a dialect, all pending.
