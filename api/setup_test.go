@@ -109,7 +109,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 func startWorker(t *testing.T, c client.Client, namespace string, acts *activities.Activities, log *slog.Logger) func() {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- worker.New(c, acts, time.Second).Run(ctx, c, namespace, log) }()
+	go func() { ended <- worker.New(c, acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	stop := sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-ended)

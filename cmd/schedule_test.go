@@ -193,7 +193,7 @@ func (p *planner) work(t *testing.T) {
 	t.Cleanup(shopClient.Close)
 	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: time.Second}
 	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(p.temporal), log)
-	workers, namespace := worker.New(p.temporal, acts, time.Second), p.env["TEMPORAL_NAMESPACE"]
+	workers, namespace := worker.New(p.temporal, acts, 20*time.Second), p.env["TEMPORAL_NAMESPACE"]
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run(t.Context(), p.temporal, namespace, log) }()
 	t.Cleanup(func() { require.NoError(t, <-ended) })

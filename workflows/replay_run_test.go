@@ -46,6 +46,9 @@ func TestRecordRuns(t *testing.T) {
 			subscriptions: 60, settings: billing.RunSettings{PageSize: 10, Concurrency: 4}, executions: 1, operate: awaitPauseAndCancel,
 			faults: []shoptest.Fault{{Status: http.StatusForbidden}},
 		},
+		"cancelled-from-outside": {
+			subscriptions: 60, settings: billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, executions: 1, operate: cancelFromOutside,
+		},
 		"workflow-per-charge": {subscriptions: 12, settings: billing.RunSettings{PageSize: 5, WorkflowPerCharge: true}, executions: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +63,7 @@ func TestRecordRuns(t *testing.T) {
 			for i, h := range histories {
 				require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
 				if i < 2 {
-					save(t, fmt.Sprintf("run-v1-%s-%d", name, i+1), h)
+					save(t, "run", fmt.Sprintf("%s-%d", name, i+1), h)
 				}
 			}
 		})
@@ -81,6 +84,11 @@ func awaitPauseAndCancel(t *testing.T, c client.Client) {
 		return err == nil && value.Get(&p) == nil && p.State == billing.RunPaused
 	}, 60*time.Second, 50*time.Millisecond)
 	update(t, c, workflows.CancelUpdate)
+}
+
+func cancelFromOutside(t *testing.T, c client.Client) {
+	update(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 10}) // answered once the run is recorded
+	require.NoError(t, c.CancelWorkflow(t.Context(), workflows.RunWorkflowID(november(t)), ""))
 }
 
 func update(t *testing.T, c client.Client, name string, args ...any) {
@@ -139,7 +147,7 @@ func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c), log)
-	go func() { ended <- worker.New(c, acts, time.Second).Run(ctx, c, namespace, log) }()
+	go func() { ended <- worker.New(c, acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)

@@ -1,11 +1,15 @@
 package workflows_test
 
 import (
+	"crypto/sha256"
+	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,9 +33,17 @@ import (
 )
 
 // record writes the histories that these tests make into testdata, for the
-// versions to come: go test ./workflows -run Record -record. A file is never
-// replaced: it stands for a version that has run somewhere.
+// versions to come: go test ./workflows -run Record -record. Only those of paths
+// that have none yet: a history stands for a version that has run somewhere, and
+// is never recorded again.
 var record = flag.Bool("record", false, "write the recorded histories to testdata")
+
+// recording is the version that -record writes. It is raised when it is released.
+const recording = "v1"
+
+// manifest lists the histories with their SHA-256, in the form of sha256sum. Each
+// line in it is a promise: that history replays, on this version and all after.
+const manifest = "testdata/SHA256SUMS"
 
 func newReplayer() sdk.WorkflowReplayer {
 	replayer := sdk.NewWorkflowReplayer()
@@ -43,13 +55,55 @@ func newReplayer() sdk.WorkflowReplayer {
 
 // Every history of a version that was ever released replays on this one.
 func TestReplayCommittedHistories(t *testing.T) {
+	for file := range promised(t) {
+		t.Run(file, func(t *testing.T) {
+			require.NoError(t, newReplayer().ReplayWorkflowHistoryFromJSONFile(discard(), filepath.Join("testdata", file)))
+		})
+	}
+}
+
+// No history is lost, changed, recorded again or left out.
+func TestTheHistoriesAreThoseThatWereCommitted(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(t, err)
-	require.NotEmpty(t, files)
+	found := map[string]string{}
 	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			require.NoError(t, newReplayer().ReplayWorkflowHistoryFromJSONFile(discard(), file))
-		})
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		found[filepath.Base(file)] = fmt.Sprintf("%x", sha256.Sum256(content))
+	}
+	require.Equal(t, promised(t), found, "bring back what is missing or changed; -record lists what is new")
+}
+
+// promised returns the manifest: file and hash.
+func promised(t *testing.T) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(manifest)
+	require.NoError(t, err)
+	files := map[string]string{}
+	for line := range strings.Lines(string(content)) {
+		hash, file, found := strings.Cut(strings.TrimSpace(line), "  ")
+		require.True(t, found, line)
+		files[file] = hash
+	}
+	require.NotEmpty(t, files)
+	return files
+}
+
+// A workflow whose first step is another one does not replay: an incompatible
+// change is noticed.
+func TestReplayNoticesAnotherFirstStep(t *testing.T) {
+	for name, file := range map[string]string{
+		workflows.ChargeSubscriptionName: "charge-v1-charged.json",
+		workflows.BillingRunName:         "run-v1-finished-1.json",
+		workflows.ScheduledRunName:       "scheduled-v1-started.json",
+	} {
+		replayer := sdk.NewWorkflowReplayer()
+		replayer.RegisterWorkflowWithOptions(func(ctx workflow.Context, _ any) (any, error) {
+			return nil, workflow.Sleep(ctx, time.Hour)
+		}, workflow.RegisterOptions{Name: name})
+		err := replayer.ReplayWorkflowHistoryFromJSONFile(discard(), filepath.Join("testdata", file))
+		require.ErrorContains(t, err, "[TMPRL1100]", file) // the SDK's number for a replay that differs
 	}
 }
 
@@ -96,7 +150,7 @@ func TestRecordCharges(t *testing.T) {
 				require.Equal(t, c.tasks, count(got, enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED))
 				require.LessOrEqual(t, len(got.Events), 8)
 			}
-			save(t, "charge-v1-"+name, got)
+			save(t, "charge", name, got)
 		})
 	}
 }
@@ -111,15 +165,21 @@ func count(h *history.History, kind enumspb.EventType) int {
 	return n
 }
 
-func save(t *testing.T, name string, h *history.History) {
+// save writes a history that there is none of yet, and lists it.
+func save(t *testing.T, kind, name string, h *history.History) {
 	t.Helper()
-	file := filepath.Join("testdata", name+".json")
-	if _, err := os.Stat(file); !*record || err == nil {
+	file := fmt.Sprintf("%s-%s-%s.json", kind, recording, name)
+	if _, listed := promised(t)[file]; !*record || listed {
 		return
 	}
 	content, err := protojson.Marshal(h)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(file, append(content, '\n'), 0o600))
+	content = append(content, '\n')
+	require.NoError(t, os.WriteFile(filepath.Join("testdata", file), content, 0o600))
+	list, err := os.OpenFile(manifest, os.O_APPEND|os.O_WRONLY, 0o600)
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(list, "%x  %s\n", sha256.Sum256(content), file)
+	require.NoError(t, errors.Join(err, list.Close()))
 }
 
 // chargeOnServer charges subscription s for 2026-11 and returns the history.
