@@ -31,6 +31,8 @@
 //     a step, each after dropping what an interrupted build has left behind. Such
 //     a build waits for the open transactions of others, for at most lock_timeout:
 //     the connection's own (&lock_timeout=10min in the URL), or else one minute.
+//   - A step in a transaction, which may need a table for itself, waits for it one
+//     second at a time, and lets others pass in between: see givingWay.
 //   - All happens in the connection's current_schema(), whatever its name.
 //   - [Status] and [Check] write nothing.
 //
