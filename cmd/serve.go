@@ -145,7 +145,7 @@ func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
 	group.Go(func() error { return serveUntil(ctx, server, listener) })
 	// A charge cannot be started before its search attributes are there, and the
 	// API may come up before the first worker.
-	group.Go(func() error { return worker.Prepare(ctx, p.temporal, p.namespace, p.log) })
+	group.Go(func() error { return worker.Keep(ctx, p.temporal, p.namespace, p.log) })
 	return group.Wait()
 }
 

@@ -38,55 +38,96 @@ func Starter(c client.Client) activities.StartCharge {
 	}
 }
 
-// Workers polls both task queues of one process. Each kind of work has a worker
-// of its own: one that does several stops them one after the other, and pages
-// would go on ordering until the last workflow task is done.
+// Workers polls both task queues of one process.
 type Workers struct {
-	workers []sdk.Worker
-	drain   time.Duration
+	client client.Client
+	acts   *activities.Activities
+	drain  time.Duration
+	// failed takes the error for which the SDK has given up a poll.
+	failed chan error
 }
 
-// New registers everything on workers of the client. drain is how long a stop
-// waits for what is under way.
+// New makes workers of the client. drain is how long a stop waits for what is
+// under way.
 func New(c client.Client, acts *activities.Activities, drain time.Duration) *Workers {
+	return &Workers{client: c, acts: acts, drain: drain, failed: make(chan error, 1)}
+}
+
+// register makes the SDK's workers, which cannot be started again once they were
+// stopped. Each kind of work has one of its own: one that does several stops them
+// one after the other, and pages would go on ordering until the last workflow
+// task is done.
+func (w *Workers) register() []sdk.Worker {
 	options := sdk.Options{
 		MaxConcurrentWorkflowTaskPollers:        pollers,
 		MaxConcurrentActivityTaskPollers:        pollers,
 		MaxConcurrentLocalActivityExecutionSize: concurrentTasks,
 		MaxConcurrentActivityExecutionSize:      concurrentTasks,
-		WorkerStopTimeout:                       drain,
+		WorkerStopTimeout:                       w.drain,
+		OnFatalError:                            w.fail,
 	}
 	flows := options
 	flows.LocalActivityWorkerOnly = true
-	main := sdk.New(c, workflows.TaskQueue, flows)
+	main := sdk.New(w.client, workflows.TaskQueue, flows)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
 	main.RegisterWorkflowWithOptions(workflows.ScheduledRun, workflow.RegisterOptions{Name: workflows.ScheduledRunName})
 
 	options.DisableWorkflowWorker = true
-	w := &Workers{drain: drain, workers: []sdk.Worker{
-		main, sdk.New(c, workflows.TaskQueue, options), sdk.New(c, workflows.OrderTaskQueue, options),
-	}}
-	for _, worker := range w.workers {
-		worker.RegisterActivity(acts)
+	workers := []sdk.Worker{main, sdk.New(w.client, workflows.TaskQueue, options), sdk.New(w.client, workflows.OrderTaskQueue, options)}
+	for _, worker := range workers {
+		worker.RegisterActivity(w.acts)
 	}
-	return w
+	return workers
+}
+
+// fail notes that a worker polls no longer. One error is enough to begin anew.
+func (w *Workers) fail(err error) {
+	select {
+	case w.failed <- err:
+	default:
+	}
 }
 
 // Run polls until the context ends, then lets what is under way finish. It
-// waits for a Temporal server that is not there yet.
+// waits for a Temporal server that is not there yet, or no longer: where the
+// namespace was away for minutes, the SDK gives up, and Run begins anew.
 func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
-	if err := Prepare(ctx, c, namespace, log); err != nil || ctx.Err() != nil {
-		return err
+	for {
+		if err := Prepare(ctx, c, namespace, log); err != nil || ctx.Err() != nil {
+			return err
+		}
+		failure, err := w.poll(ctx, namespace, log)
+		if err != nil || failure == nil {
+			return err
+		}
+		log.ErrorContext(ctx, "the worker could not poll any longer and begins anew", "error", failure)
 	}
-	for i, worker := range w.workers {
+}
+
+// poll returns what made the SDK give up, nil when the context has ended.
+func (w *Workers) poll(ctx context.Context, namespace string, log *slog.Logger) (failure, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	select {
+	case <-w.failed: // of workers that are stopped by now
+	default:
+	}
+	workers := w.register()
+	for i, worker := range workers {
 		if err := worker.Start(); err != nil {
-			return errors.Join(fmt.Errorf("starting the worker: %w", err), w.stop(w.workers[:i]))
+			return nil, errors.Join(fmt.Errorf("starting the worker: %w", err), w.stop(workers[:i]))
 		}
 	}
 	log.InfoContext(ctx, "worker polls", "task_queues", []string{workflows.TaskQueue, workflows.OrderTaskQueue})
-	<-ctx.Done()
-	return w.stop(w.workers)
+	go keepPrepared(ctx, w.client, namespace, log)
+	select {
+	case <-ctx.Done():
+		return nil, w.stop(workers)
+	case failure = <-w.failed:
+		_ = w.stop(workers) // what is cut, Temporal gives to others, as after any failure
+		return failure, nil
+	}
 }
 
 // stop stops the workers at once, and returns an error where work is left after
@@ -136,6 +177,37 @@ func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.L
 		select {
 		case <-ctx.Done():
 		case <-time.After(preparePause):
+		}
+	}
+}
+
+// prepareAgain is how often a process looks whether the search attributes are
+// still there. A new Temporal server has none, and refuses every start without
+// them; the look is one query of visibility that finds nothing.
+const prepareAgain = 10 * time.Second
+
+// Keep is [Prepare], and again whenever the server was made anew, until the
+// context ends.
+func Keep(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
+	if err := Prepare(ctx, c, namespace, log); err != nil {
+		return err
+	}
+	keepPrepared(ctx, c, namespace, log)
+	return nil
+}
+
+func keepPrepared(ctx context.Context, c client.Client, namespace string, log *slog.Logger) {
+	ticker := time.NewTicker(prepareAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		// What worked before is no reason to end now.
+		if err := Prepare(ctx, c, namespace, log); err != nil {
+			log.ErrorContext(ctx, "the Temporal server is not as it was", "error", err)
 		}
 	}
 }
