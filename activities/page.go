@@ -130,7 +130,7 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	p.out.Done = p.out.Done && len(p.own) == 0
 	for !p.out.Done && p.out.Stop == "" {
 		if err := p.nextBatch(ctx); err != nil {
-			return nil, err
+			return nil, asFailure(err)
 		}
 	}
 	return &p.out, nil

@@ -34,12 +34,14 @@ type ControlRunInput struct {
 // returns the run as it stands.
 func (a *Activities) ControlRun(ctx context.Context, in ControlRunInput) (*billing.Run, error) {
 	if in.OrdersPerSecond != nil {
-		return a.store.SetRunPace(ctx, in.RunID, *in.OrdersPerSecond)
+		run, err := a.store.SetRunPace(ctx, in.RunID, *in.OrdersPerSecond)
+		return run, asFailure(err)
 	}
 	if in.State == billing.RunPaused {
 		a.log.WarnContext(ctx, "billing run pauses", "run", in.RunID, "reason", in.Reason)
 	}
-	return a.store.SetRunState(ctx, in.RunID, in.State, in.Reason)
+	run, err := a.store.SetRunState(ctx, in.RunID, in.State, in.Reason)
+	return run, asFailure(err)
 }
 
 // ProgressInput names a run.
@@ -51,7 +53,7 @@ type ProgressInput struct {
 func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*billing.Progress, error) {
 	counts, err := a.store.RunCounts(ctx, in.Run.ID)
 	if err != nil {
-		return nil, err
+		return nil, asFailure(err)
 	}
 	now, err := a.store.Now(ctx)
 	progress := billing.NewProgress(in.Run, counts, now)
@@ -127,7 +129,7 @@ func (a *Activities) startCharges(ctx context.Context, runID string, period bill
 	for _, id := range ids {
 		slots, err := a.awaitSlots(ctx, runID, 1)
 		if err != nil || slots.State != billing.RunRunning {
-			return err
+			return asFailure(err)
 		}
 		if err := a.start(ctx, runID, period, id); err != nil {
 			return err

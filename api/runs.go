@@ -95,6 +95,8 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 		started, err = a.executeRun(ctx, run)
 	}
 	switch {
+	case errors.As(err, &running) && !a.mayBeActive(ctx, in.period()):
+		return nil, newProblem(codeTemporalUnavailable, runSilent)
 	case errors.As(err, &running):
 		return a.progressOf(ctx, in.period(), "", http.StatusOK)
 	case err != nil:
@@ -104,17 +106,34 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 	return a.progressOf(ctx, in.period(), started.GetRunID(), http.StatusAccepted)
 }
 
-// awaitEnded reports that the period's run, which has ended by its record, is now
-// closed in Temporal as well, which follows a moment later.
+// awaitEnded reports that the workflow in the way of a new run is closed now. By
+// the database it has ended, and Temporal follows a moment later; or the database
+// does not know it, having been restored, and then it ends when it looks.
 func (a *api) awaitEnded(ctx context.Context, period billing.Period) bool {
-	run, err := a.store.Run(ctx, period)
-	if err != nil || run.EndedAt == nil {
+	if a.mayBeActive(ctx, period) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	// One that has just begun answers when it is on record.
+	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: workflows.RunWorkflowID(period), UpdateName: workflows.CheckUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err == nil && handle.Get(ctx, nil) == nil && a.mayBeActive(ctx, period) {
+		return false
+	}
 	_ = a.temporal.GetWorkflow(ctx, workflows.RunWorkflowID(period), "").Get(ctx, nil) // however it ended
 	return ctx.Err() == nil
+}
+
+// mayBeActive reports that the period's newest run has not ended by its record,
+// or that nobody can tell.
+func (a *api) mayBeActive(ctx context.Context, period billing.Period) bool {
+	run, err := a.store.Run(ctx, period)
+	if err != nil {
+		return billing.CodeOf(err) != billing.CodeRunNotFound
+	}
+	return run.EndedAt == nil
 }
 
 func (a *api) executeRun(ctx context.Context, in workflows.RunInput) (client.WorkflowRun, error) {
@@ -214,6 +233,8 @@ func (a *api) paceRun(ctx context.Context, in *paceRunInput) (*progressOutput, e
 	return a.updateRun(ctx, in.period(), workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: in.Body.OrdersPerSecond})
 }
 
+const runSilent = "the run does not answer: Temporal or all workers may be away; ask again, which is safe"
+
 // updateTimeout bounds the wait for the run's workflow to carry out a wish.
 const updateTimeout = 15 * time.Second
 
@@ -237,7 +258,7 @@ func (a *api) updateRun(ctx context.Context, period billing.Period, update strin
 		return nil, a.notActive(ctx, period)
 	}
 	a.log.WarnContext(ctx, "a billing run does not answer", "period", period.String(), "update", update, "error", err)
-	return nil, newProblem(codeTemporalUnavailable, "the run does not answer: Temporal or all workers may be away; ask again, which is safe")
+	return nil, newProblem(codeTemporalUnavailable, runSilent)
 }
 
 func (a *api) notActive(ctx context.Context, period billing.Period) error {

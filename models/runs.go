@@ -255,8 +255,12 @@ func nextSlots(row runRow, now time.Time, count int) billing.Slots {
 	return slots
 }
 
-// RunCounts counts what has become of the charges that the run has claimed.
+// RunCounts counts what has become of the charges that the run has claimed. It
+// returns run_not_found where the run's record is gone, with a restored database.
 func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts, error) {
+	if _, err := readRun(s.read.WithContext(ctx).Where("id = ?", runID)); err != nil {
+		return billing.RunCounts{}, err
+	}
 	var rows []struct {
 		Status string
 		N      int

@@ -24,6 +24,7 @@ const (
 	ResumeUpdate  = "resume" // no argument
 	CancelUpdate  = "cancel" // no argument: open orders finish, no more start
 	PaceUpdate    = "pace"   // argument: PaceRequest
+	CheckUpdate   = "check"  // no argument: count again; a run whose record is gone ends
 	ProgressQuery = "progress"
 )
 
@@ -127,6 +128,28 @@ type billingRun struct {
 	failed    error // an activity that failed for good
 }
 
+// fail ends the run with the first error that no retry mends.
+func (r *billingRun) fail(err error) {
+	switch {
+	case r.failed != nil || err == nil:
+		return
+	case failureType(err) == string(billing.CodeRunNotFound):
+		// To go on would be to guess what the older database has forgotten: a
+		// person starts the run again, and that looks first.
+		err = temporal.NewApplicationError("the database does not know this run: it was restored to an earlier time, "+
+			"or the run's row was deleted; see to that, then start the run again", string(billing.CodeRunNotFound))
+	}
+	r.failed = err
+}
+
+func failureType(err error) string {
+	var failure *temporal.ApplicationError
+	if !errors.As(err, &failure) {
+		return ""
+	}
+	return failure.Type()
+}
+
 // BillingRun charges everyone who is eligible in the period and not charged yet,
 // and completes with the progress that it ended with. It is one run for an
 // operator, however often it continues as new.
@@ -144,7 +167,7 @@ func BillingRun(ctx workflow.Context, in RunInput) (*billing.Progress, error) {
 	work, _ := workflow.NewDisconnectedContext(ctx)
 	workflow.Go(work, func(work workflow.Context) {
 		if ctx.Done().Receive(work, nil); ctx.Err() != nil {
-			_ = r.control(work, activities.ControlRunInput{State: billing.RunCancelled, Reason: "the workflow was cancelled"})
+			r.fail(r.control(work, activities.ControlRunInput{State: billing.RunCancelled, Reason: "the workflow was cancelled"}))
 		}
 	})
 	return r.run(work)
@@ -167,8 +190,11 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 	}
 	if r.ended() {
 		r.refresh(ctx)
-	} else if err := r.control(ctx, activities.ControlRunInput{State: billing.RunFinished}); err != nil {
-		return nil, err
+	} else {
+		r.fail(r.control(ctx, activities.ControlRunInput{State: billing.RunFinished}))
+	}
+	if r.failed != nil {
+		return nil, r.failed
 	}
 	return &r.progress, r.handlersDone(ctx)
 }
@@ -222,8 +248,10 @@ func (r *billingRun) chargePages(ctx workflow.Context) error {
 		r.draining = r.draining || workflow.GetInfo(ctx).GetContinueAsNewSuggested()
 		r.refreshSometimes(ctx)
 	}
-	err := workflow.Await(ctx, r.idle)
-	return errors.Join(r.failed, err)
+	if err := workflow.Await(ctx, r.idle); err != nil {
+		return err
+	}
+	return r.failed
 }
 
 // idle says that no activity of the run is at work.
@@ -284,7 +312,7 @@ func (r *billingRun) dispatch(ctx workflow.Context) {
 		var out activities.ChargePageOutput
 		summary := fmt.Sprintf("page %d: (%s … %s]", next.Number, next.After, next.UpTo)
 		if err := workflow.ExecuteActivity(pageOptions(ctx, summary), acts.ChargePage, in).Get(ctx, &out); err != nil {
-			r.failed = err
+			r.fail(err)
 			return
 		}
 		r.pageCameBack(ctx, next, out)
@@ -319,9 +347,7 @@ func (r *billingRun) slowDown(ctx workflow.Context, out activities.ChargePageOut
 	if out.Stop == activities.StopRefused {
 		reason = "the shop refuses our credentials or address (SHOP_URL, SHOP_API_KEY, SHOP_API_SECRET); it says: " + out.Detail
 	}
-	if err := r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: reason}); err != nil {
-		r.failed = err
-	}
+	r.fail(r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: reason}))
 }
 
 // startExceptions gives exceptions workflows of their own, a batch at a time.
@@ -344,9 +370,7 @@ func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartCharg
 		if in.LeftOver {
 			summary = "take up what earlier runs and requests have left"
 		}
-		if err := workflow.ExecuteActivity(pageOptions(ctx, summary), acts.StartCharges, in).Get(ctx, nil); err != nil {
-			r.failed = err
-		}
+		r.fail(workflow.ExecuteActivity(pageOptions(ctx, summary), acts.StartCharges, in).Get(ctx, nil))
 	})
 }
 
@@ -355,13 +379,14 @@ func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartCharg
 func (r *billingRun) awaitSettled(ctx workflow.Context) error {
 	for wait := settlingPause; ; wait = min(2*wait, settlingPauseMax) {
 		r.refresh(ctx)
-		if r.ended() || r.progress.Counts.Pending == 0 {
-			return nil
+		if r.failed != nil || r.ended() || r.progress.Counts.Pending == 0 {
+			return r.failed
 		}
 		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 			return r.continueAsNew(ctx)
 		}
-		if _, err := workflow.AwaitWithTimeout(ctx, wait, r.ended); err != nil {
+		stop := func() bool { return r.ended() || r.failed != nil }
+		if _, err := workflow.AwaitWithTimeout(ctx, wait, stop); err != nil {
 			return err
 		}
 	}
@@ -414,7 +439,7 @@ func (r *billingRun) refresh(ctx workflow.Context) {
 	var progress billing.Progress
 	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run}).Get(ctx, &progress)
 	if err != nil {
-		r.failed = errors.Join(r.failed, err)
+		r.fail(err)
 		return
 	}
 	r.progress, r.refreshed = progress, workflow.Now(ctx)
@@ -464,11 +489,21 @@ func (r *billingRun) handleMessages(ctx workflow.Context) error {
 	pace := func(ctx workflow.Context, in PaceRequest) (*billing.Progress, error) {
 		return r.update(ctx, activities.ControlRunInput{OrdersPerSecond: &in.OrdersPerSecond})
 	}
+	check := func(ctx workflow.Context) (*billing.Progress, error) {
+		if err := workflow.Await(ctx, func() bool { return r.state.Run.ID != "" }); err != nil {
+			return nil, err
+		}
+		r.refresh(ctx)
+		return &r.progress, r.failed
+	}
 	validPace := func(in PaceRequest) error { return billing.ValidatePace(in.OrdersPerSecond) }
 	return errors.Join(
 		workflow.SetUpdateHandlerWithOptions(ctx, PauseUpdate, pause, workflow.UpdateHandlerOptions{Description: "Start no more orders until resumed."}),
 		workflow.SetUpdateHandlerWithOptions(ctx, ResumeUpdate, resume, workflow.UpdateHandlerOptions{Description: "Go on where the run stood."}),
 		workflow.SetUpdateHandlerWithOptions(ctx, CancelUpdate, cancel, workflow.UpdateHandlerOptions{Description: "Let open orders finish and start no more."}),
+		workflow.SetUpdateHandlerWithOptions(ctx, CheckUpdate, check, workflow.UpdateHandlerOptions{
+			Description: "Count again. A run that the database does not know, because it was restored, ends.",
+		}),
 		workflow.SetUpdateHandlerWithOptions(ctx, PaceUpdate, pace, workflow.UpdateHandlerOptions{
 			Description: "Change the cap, in orders a second; 0 is none.", Validator: validPace,
 		}),
@@ -480,8 +515,7 @@ func (r *billingRun) update(ctx workflow.Context, in activities.ControlRunInput)
 	if err := workflow.Await(ctx, func() bool { return r.state.Run.ID != "" }); err != nil {
 		return nil, err
 	}
-	if err := r.control(ctx, in); err != nil {
-		return nil, err
-	}
-	return &r.progress, nil
+	err := r.control(ctx, in)
+	r.fail(err)
+	return &r.progress, err
 }
