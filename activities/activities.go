@@ -33,6 +33,9 @@ type Store interface {
 	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
 	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
 	SettlePage(ctx context.Context, charges []billing.Charge) error
+
+	WithOpenCharge(ctx context.Context, period billing.Period, ids []string) (map[string]bool, error)
+	PutBack(ctx context.Context, c billing.Charge) (bool, error)
 }
 
 // StartCharge starts a ChargeSubscription for a billing run, or joins the one
@@ -57,6 +60,7 @@ type Activities struct {
 	shop   *shop.Client
 	policy Policy
 	start  StartCharge
+	memory Memory // nil: none
 	log    *slog.Logger
 }
 

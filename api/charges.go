@@ -180,7 +180,7 @@ func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait ti
 // the domain, it still runs, or it was ended from outside. In the last two cases
 // the ledger may know more than we have heard.
 func (a *api) notYet(ctx context.Context, req billing.ChargeRequest, err error, now time.Time) (*chargeOutput, error) {
-	if failure := failureOf(err); failure != nil {
+	if failure := workflows.FailureOf(err); failure != nil {
 		return nil, knownProblem(failure)
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -200,17 +200,6 @@ func (a *api) notYet(ctx context.Context, req billing.ChargeRequest, err error, 
 	return &chargeOutput{
 		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: ChargeRecord{Charge: *standing},
 	}, nil
-}
-
-// failureOf returns the domain's error inside of a failed workflow, nil if there
-// is none.
-func failureOf(err error) *billing.Error {
-	var failure *temporal.ApplicationError
-	var known billing.Error
-	if errors.As(err, &failure) && failure.HasDetails() && failure.Details(&known) == nil && known.Code != "" {
-		return &known
-	}
-	return nil
 }
 
 // underWay is a charge that is not in the ledger yet.

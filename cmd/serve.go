@@ -20,6 +20,7 @@ import (
 	"drayman/models"
 	"drayman/shop"
 	"drayman/worker"
+	"drayman/workflows"
 )
 
 type apiCommand struct {
@@ -190,5 +191,6 @@ func (p *process) runWorker(ctx context.Context, f shopFlags) error {
 	acts := activities.New(p.store, client, activities.Policy{
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
 	}, worker.Starter(p.temporal), p.log)
+	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace})
 	return worker.New(p.temporal, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
 }

@@ -147,6 +147,7 @@ func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c), log)
+	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
 	go func() { ended <- worker.New(c, acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	t.Cleanup(func() {
 		cancel()

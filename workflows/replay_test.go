@@ -39,7 +39,7 @@ import (
 var record = flag.Bool("record", false, "write the recorded histories to testdata")
 
 // recording is the version that -record writes. It is raised when it is released.
-const recording = "v1"
+const recording = "v2"
 
 // manifest lists the histories with their SHA-256, in the form of sha256sum. Each
 // line in it is a promise: that history replays, on this version and all after.

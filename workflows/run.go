@@ -179,6 +179,9 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 		if err := r.begin(ctx); err != nil {
 			return nil, err
 		}
+		if err := r.recall(ctx); err != nil {
+			return nil, err
+		}
 		r.startCharges(ctx, activities.StartChargesInput{LeftOver: true})
 	}
 	r.refresh(ctx)
@@ -204,6 +207,16 @@ func (r *billingRun) begin(ctx workflow.Context) error {
 		Period: r.in.Period, ExecutionID: workflow.GetInfo(ctx).FirstRunID, Settings: r.in.Settings.WithDefaults(),
 	}
 	return workflow.ExecuteActivity(planOptions(ctx, "record the run and count who is due"), acts.StartRun, in).Get(ctx, &r.state.Run)
+}
+
+// recall has the ledger know what Temporal remembers of the month, before the
+// first page asks it who is uncharged.
+func (r *billingRun) recall(ctx workflow.Context) error {
+	if workflow.GetVersion(ctx, "recall", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	ctx = pageOptions(ctx, "put back what a restored database has forgotten")
+	return workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run}).Get(ctx, nil)
 }
 
 // planOptions are for activities that read through all subscriptions.

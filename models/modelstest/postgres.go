@@ -127,3 +127,25 @@ func dropAbandoned(ctx context.Context, session *sql.Conn) error {
 	}
 	return nil
 }
+
+// Snapshot copies the PostgreSQL database, to which nobody else may be connected.
+// What it returns puts the copy in the place of the database, whoever is
+// connected then: a backup that is restored under running processes.
+func (d Database) Snapshot(t *testing.T) (restore func()) {
+	t.Helper()
+	address, err := url.Parse(d.URL)
+	require.NoError(t, err)
+	name := strings.TrimPrefix(address.Path, "/")
+	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
+	require.NoError(t, err)
+	copied := name + "_snapshot"
+	d.Pool.SetMaxIdleConns(0) // from now on: none may be there that the server has cut
+	onServer(t, server, "CREATE DATABASE "+quoted(copied)+" TEMPLATE "+quoted(name))
+	t.Cleanup(func() {
+		onServer(t, server, "DROP DATABASE "+quoted(copied)+" WITH (FORCE)")
+		require.NoError(t, server.Close())
+	})
+	return func() {
+		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)", "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(copied))
+	}
+}

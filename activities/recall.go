@@ -1,0 +1,168 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"drayman/billing"
+)
+
+// Execution is one run of a ChargeSubscription workflow, as Temporal lists it.
+type Execution struct {
+	WorkflowID     string
+	RunID          string
+	SubscriptionID string
+}
+
+// Memory is what Temporal remembers of charges. Package workflows knows how to
+// ask; it cannot be imported here.
+type Memory interface {
+	// Executions lists the period's executions that have completed, and thereby
+	// charged, or all others; the latest first, a page at a time.
+	Executions(ctx context.Context, period billing.Period, completed bool, token []byte) (page []Execution, next []byte, err error)
+	// Charge reads the charge of an execution from its history; nil if it came to
+	// none. It is pending where the history tells no outcome; where nothing but the
+	// request id is known, its customer is empty.
+	Charge(ctx context.Context, e Execution) (*billing.Charge, error)
+}
+
+// WithMemory gives the activities a memory; without one, RecallCharges does
+// nothing. It is no method: those are activities.
+func WithMemory(a *Activities, m Memory) *Activities {
+	a.memory = m
+	return a
+}
+
+// RecallChargesInput names a run that begins.
+type RecallChargesInput struct {
+	Run billing.Run `json:"run"`
+}
+
+// RecallChargesOutput counts what the ledger had forgotten.
+type RecallChargesOutput struct {
+	Recalled int `json:"recalled"`
+}
+
+// recallReads is how many histories are read at once.
+const recallReads = 8
+
+// RecallCharges puts charges of the month back into the ledger that Temporal
+// remembers and the ledger does not: the database was restored to an earlier
+// time. Most of them a run would ask for again under the same request ids; but not
+// those that callers made under ids of their own, nor second attempts.
+//
+// Where nothing is forgotten it costs one list of the month's workflows, a
+// thousand at a time, and one query for each thousand.
+func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (*RecallChargesOutput, error) {
+	ctx, stop := keepBeating(ctx, func() any { return nil })
+	defer stop()
+	out := &RecallChargesOutput{}
+	if a.memory == nil {
+		return out, nil
+	}
+	// Those that have charged first: they know most.
+	for _, completed := range []bool{true, false} {
+		forgotten, err := a.forgotten(ctx, in.Run.Period, completed)
+		if err != nil {
+			return nil, err
+		}
+		n, err := a.recall(ctx, in.Run, forgotten)
+		if out.Recalled += n; err != nil {
+			return nil, err
+		}
+	}
+	if out.Recalled > 0 {
+		a.log.WarnContext(ctx, "Temporal remembers charges that the ledger did not have; it has them again. Was the database restored?",
+			"run", in.Run.ID, "charges", out.Recalled)
+	}
+	return out, nil
+}
+
+// forgotten lists executions whose subscriptions have nothing open in the ledger,
+// the earliest first.
+func (a *Activities) forgotten(ctx context.Context, period billing.Period, completed bool) ([]Execution, error) {
+	var found []Execution
+	for token := []byte(nil); ; {
+		page, next, err := a.memory.Executions(ctx, period, completed, token)
+		if err != nil {
+			return nil, fmt.Errorf("listing the charges that Temporal remembers: %w", err)
+		}
+		ids := make([]string, 0, len(page))
+		for _, e := range page {
+			ids = append(ids, e.SubscriptionID)
+		}
+		open, err := a.store.WithOpenCharge(ctx, period, ids)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page {
+			if !open[e.SubscriptionID] {
+				found = append(found, e)
+			}
+		}
+		if token = next; len(token) == 0 {
+			slices.Reverse(found)
+			return found, nil
+		}
+	}
+}
+
+// recall reads histories, a few at once, and writes what they know in their
+// order. It returns how many charges are in the ledger again.
+func (a *Activities) recall(ctx context.Context, run billing.Run, forgotten []Execution) (recalled int, err error) {
+	for len(forgotten) > 0 {
+		batch := forgotten[:min(len(forgotten), recallReads)]
+		forgotten = forgotten[len(batch):]
+		charges := make([]*billing.Charge, len(batch))
+		reads, readCtx := errgroup.WithContext(ctx)
+		for i, e := range batch {
+			reads.Go(func() (err error) {
+				charges[i], err = a.memory.Charge(readCtx, e)
+				return err
+			})
+		}
+		if err := reads.Wait(); err != nil {
+			return recalled, fmt.Errorf("reading a charge that Temporal remembers: %w", err)
+		}
+		for _, c := range charges {
+			if c == nil {
+				continue
+			}
+			written, err := a.putBack(ctx, run, *c)
+			if err != nil {
+				return recalled, err
+			}
+			if written {
+				recalled++
+			}
+		}
+	}
+	return recalled, nil
+}
+
+// putBack writes a remembered charge into the ledger, unless something stands
+// there. What is open, the start of the run takes up.
+func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Charge) (bool, error) {
+	c.Owner = fmt.Sprintf("billing-run/%s recall", run.ID)
+	if c.Status != billing.Declined { // else this run could not try it again
+		c.RunID = run.ID
+	}
+	switch {
+	case c.CustomerID == "" && !a.policy.Idempotent:
+		return false, nil // the first call to such a shop comes after the customer is in the history
+	case c.CustomerID == "":
+		claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
+			SubscriptionID: c.SubscriptionID, Period: c.Period, RequestID: c.RequestID, RunID: c.RunID, RequireEligible: true,
+		}, c.Owner, false)
+		if billing.CodeOf(err) != "" {
+			return false, nil // no page would charge it either
+		}
+		return claim.Step == billing.StepPlace, err
+	case c.Status == billing.Pending && !a.policy.Idempotent:
+		c = *unresolved(c, FailureInDoubt, "the database was restored to before this charge, and the shop is not idempotent")
+	}
+	return a.store.PutBack(ctx, c)
+}

@@ -1,0 +1,126 @@
+package cmd_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"drayman/shop/shoptest"
+)
+
+// customers are those of subscribers with these numbers.
+func customers(numbers ...int) (ids []string) {
+	for _, n := range numbers {
+		ids = append(ids, fmt.Sprintf("c-%06d", n))
+	}
+	return ids
+}
+
+// chargeURL asks for this month's order of the subscriber with the number.
+func chargeURL(api string, number int, requestID string) string {
+	return fmt.Sprintf("%s/subscription/s-%06d/charge/%s", api, number, requestID)
+}
+
+// startRun asks until a new run has started; the one before may have to end.
+func startRun(t *testing.T, api, body string) {
+	t.Helper()
+	var a answer
+	require.Eventually(t, func() bool {
+		var err error
+		a, err = send(http.MethodPost, runURL(api), body)
+		return err == nil && a.Code == http.StatusAccepted
+	}, 2*time.Minute, 200*time.Millisecond, "no run starts: %v", &a)
+}
+
+// requireOneOrderEach holds that the shop has one order for each of n subscribers.
+func (s *site) requireOneOrderEach(t *testing.T, n int) {
+	t.Helper()
+	require.Empty(t, s.ordered(2), "ordered more than once")
+	require.Len(t, s.ordered(1), n)
+}
+
+// ordered are the customers with at least so many orders, sorted, each with the
+// request ids of all.
+func (s *site) ordered(least int) (found []string) {
+	orders := map[string][]string{}
+	for _, o := range s.shop.Orders() {
+		orders[o.CustomerID] = append(orders[o.CustomerID], o.RequestID)
+	}
+	for customer, ids := range orders {
+		if len(ids) >= least {
+			found = append(found, fmt.Sprint(customer, ids))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func requireClosed(t *testing.T, api string) {
+	t.Helper()
+	var a answer
+	require.Eventually(t, func() bool {
+		var err error
+		a, err = send(http.MethodGet, runURL(api)+"/report", "")
+		return err == nil && a.Body["closed"] == true
+	}, 2*time.Minute, 200*time.Millisecond, "the month is not closed: %v", &a)
+}
+
+// A run is half done, and the database is put back to before it. There are
+// orders that it has forgotten: of pages; of charges that are being retried; and
+// of callers, under request ids of their own, which no run could derive. The run
+// is started again.
+func TestTheDatabaseIsRestoredInTheMiddleOfARun(t *testing.T) {
+	for name, dies := range map[string]bool{"the workers are dead": true, "the workers run": false} {
+		t.Run(name, func(t *testing.T) {
+			const n = 300
+			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
+			s.subscribers(t, n)
+			serve, api := s.api(t, "serve", "CHARGE_RETRY_FOR=1h")
+			require.Eventually(t, func() bool {
+				a, err := send(http.MethodPost, chargeURL(api, 1, "caller-before"), "")
+				return err == nil && a.Code == http.StatusOK
+			}, time.Minute, 100*time.Millisecond)
+			require.Zero(t, serve.kill(syscall.SIGTERM), "a snapshot is taken with nobody there")
+			restore := s.db.Snapshot(t)
+
+			_, api = s.api(t, "api")
+			worker := s.worker(t, "CHARGE_RETRY_FOR=1h")
+			s.shop.SetFaults(
+				// Ordered, but the answer says otherwise: a page's, and a caller's.
+				shoptest.Fault{CustomerIDs: customers(4, 10, 20, 30), Status: http.StatusServiceUnavailable, BookFirst: true},
+				shoptest.Fault{CustomerIDs: customers(11, 21, 31), Status: http.StatusServiceUnavailable},
+				shoptest.Fault{Delay: 20 * time.Millisecond},
+			)
+			for _, number := range []int{2, 3, n - 1} {
+				require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, chargeURL(api, number, fmt.Sprint("caller-after-", number)), "").Code)
+			}
+			retried := mustSend(t, http.MethodPost, chargeURL(api, 4, "caller-retried"), "", "Prefer", "wait=3")
+			require.Equal(t, http.StatusAccepted, retried.Code)
+			startRun(t, api, `{"page_size":30,"concurrency":8}`)
+			require.Eventually(t, func() bool { return len(s.shop.Orders()) > n/2 }, time.Minute, 5*time.Millisecond)
+			if dies {
+				worker.kill(syscall.SIGKILL)
+			}
+
+			restore()
+			s.shop.SetFaults()
+			if dies {
+				s.worker(t, "CHARGE_RETRY_FOR=1h")
+			}
+			require.Equal(t, []string{"1"}, s.db.Lines(t, "SELECT count(*)::text FROM charge WHERE request_id = 'caller-before'"))
+			startRun(t, api, "")
+
+			eventuallyRun(t, api, "finished")
+			requireClosed(t, api)
+			s.requireOneOrderEach(t, n)
+			require.Len(t, s.db.Lines(t, "SELECT request_id FROM charge WHERE status = 'charged'"), n)
+			require.Equal(t, []string{"caller-after-2", "caller-after-299", "caller-after-3", "caller-before", "caller-retried"},
+				s.db.Lines(t, "SELECT request_id FROM charge WHERE request_id LIKE 'caller-%' ORDER BY request_id"))
+		})
+	}
+}

@@ -1,0 +1,129 @@
+package workflows
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/history/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"drayman/activities"
+	"drayman/billing"
+)
+
+// Memory reads charges from Temporal's visibility and histories.
+type Memory struct {
+	Client    client.Client
+	Namespace string
+}
+
+// executionsPage is the most that a Temporal server lists at once by default.
+const executionsPage = 1000
+
+// Executions implements [activities.Memory].
+func (m Memory) Executions(ctx context.Context, period billing.Period, completed bool, token []byte) ([]activities.Execution, []byte, error) {
+	which := "!="
+	if completed {
+		which = "="
+	}
+	listed, err := m.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+		Namespace: m.Namespace, PageSize: executionsPage, NextPageToken: token,
+		Query: fmt.Sprintf("WorkflowType = '%s' AND %s = '%s' AND ExecutionStatus %s 'Completed'",
+			ChargeSubscriptionName, BillingPeriodKey.GetName(), period, which),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	var page []activities.Execution
+	for _, info := range listed.Executions {
+		id := info.GetExecution().GetWorkflowId()
+		subscription, ok := chargedSubscription(id, period)
+		if ok { // else it was not started by us
+			page = append(page, activities.Execution{WorkflowID: id, RunID: info.GetExecution().GetRunId(), SubscriptionID: subscription})
+		}
+	}
+	return page, listed.NextPageToken, nil
+}
+
+// chargedSubscription is the reverse of [ChargeWorkflowID].
+func chargedSubscription(workflowID string, period billing.Period) (string, bool) {
+	rest, ok := strings.CutPrefix(workflowID, "charge/")
+	if !ok {
+		return "", false
+	}
+	escaped, ok := strings.CutSuffix(rest, "/"+period.String())
+	if !ok {
+		return "", false
+	}
+	id, err := url.PathUnescape(escaped)
+	return id, err == nil
+}
+
+// Charge implements [activities.Memory].
+func (m Memory) Charge(ctx context.Context, e activities.Execution) (*billing.Charge, error) {
+	var in ChargeInput
+	var placed activities.PlaceOrderInput
+	data := converter.GetDefaultDataConverter()
+	events := m.Client.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) {
+			return nil, nil // its retention has ended
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch attributes := event.GetAttributes().(type) {
+		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
+			err = data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in)
+		case *history.HistoryEvent_ActivityTaskScheduledEventAttributes: // PlaceOrder is the only one
+			err = data.FromPayloads(attributes.ActivityTaskScheduledEventAttributes.GetInput(), &placed)
+		case *history.HistoryEvent_WorkflowExecutionCompletedEventAttributes:
+			var charged billing.Charge
+			err = data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), &charged)
+			return &charged, err
+		case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes:
+			failure := temporal.GetDefaultFailureConverter().FailureToError(attributes.WorkflowExecutionFailedEventAttributes.GetFailure())
+			if known := FailureOf(failure); known != nil {
+				return known.Charge, nil // nil where it was refused: then nothing was asked of the shop
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the history of %s: %w", e.WorkflowID, err)
+		}
+	}
+	return withoutOutcome(in, placed), nil
+}
+
+// withoutOutcome is the charge of an execution that still runs, or was ended from
+// outside. A derived request id that no activity was given is the one that a run
+// derives again.
+func withoutOutcome(in ChargeInput, placed activities.PlaceOrderInput) *billing.Charge {
+	switch {
+	case placed.Charge.RequestID != "":
+		return &placed.Charge
+	case in.RequestID != "":
+		return &billing.Charge{RequestID: in.RequestID, SubscriptionID: in.SubscriptionID, Period: in.Period, Status: billing.Pending}
+	}
+	return nil
+}
+
+// FailureOf returns the domain's error inside of a failed workflow, nil if there
+// is none.
+func FailureOf(err error) *billing.Error {
+	var failure *temporal.ApplicationError
+	var known billing.Error
+	if errors.As(err, &failure) && failure.HasDetails() && failure.Details(&known) == nil && known.Code != "" {
+		return &known
+	}
+	return nil
+}
