@@ -82,13 +82,17 @@ func DerivedRequestID(p Period, subscriptionID string, attempt int) RequestID {
 	return RequestID(id)
 }
 
+// timestampForm is that of RFC 3339 §5.6, its zone being optional. time.Parse
+// alone also takes a comma for the point, "T1:00:00" and "+24:60".
+var timestampForm = regexp.MustCompile(`T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?$`)
+
 // ParseTimestamp reads a moment as the API takes it: RFC 3339, or the Python
 // version's form without a zone (2019-02-18T12:25:56.563000), which means UTC.
 // The result is UTC, cut to microseconds, in the years 1900 to 9999.
 func ParseTimestamp(field, s string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 		t, err := time.Parse(layout, s)
-		if err != nil {
+		if err != nil || !timestampForm.MatchString(s) {
 			continue
 		}
 		t = t.UTC().Truncate(time.Microsecond)
