@@ -33,7 +33,7 @@ func Each(t *testing.T, test func(t *testing.T, db Database)) {
 }
 
 // SQLite makes a database in a file.
-func SQLite(t *testing.T) Database {
+func SQLite(t testing.TB) Database {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "drayman.db")
 	pool, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+
@@ -51,7 +51,7 @@ const connections = 10
 
 // Open opens a Store, which is closed at the end of the test. Without a clock
 // its time is what it is in production.
-func (d Database) Open(t *testing.T, clock func() time.Time) *models.Store {
+func (d Database) Open(t testing.TB, clock func() time.Time) *models.Store {
 	t.Helper()
 	store, err := models.Open(t.Context(), d.URL, models.Options{Clock: clock})
 	require.NoError(t, err)
@@ -66,7 +66,7 @@ func (d Database) Open(t *testing.T, clock func() time.Time) *models.Store {
 
 // Exec does by hand what no Store would do. Times among the arguments may be
 // time.Time and *time.Time.
-func (d Database) Exec(t *testing.T, query string, args ...any) {
+func (d Database) Exec(t testing.TB, query string, args ...any) {
 	t.Helper()
 	for i, arg := range args {
 		switch v := arg.(type) {
@@ -84,7 +84,7 @@ func (d Database) Exec(t *testing.T, query string, args ...any) {
 }
 
 // Lines returns the rows of a query of one text column.
-func (d Database) Lines(t *testing.T, query string, args ...any) []string {
+func (d Database) Lines(t testing.TB, query string, args ...any) []string {
 	t.Helper()
 	rows, err := d.Pool.QueryContext(t.Context(), query, args...)
 	require.NoError(t, err, query)
@@ -103,7 +103,7 @@ func (d Database) Lines(t *testing.T, query string, args ...any) []string {
 func Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000000") }
 
 // onServer runs statements that no transaction may hold, past the test's end too.
-func onServer(t *testing.T, server *sql.DB, statements ...string) {
+func onServer(t testing.TB, server *sql.DB, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		_, err := server.ExecContext(context.WithoutCancel(t.Context()), s)

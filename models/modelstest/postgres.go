@@ -20,7 +20,7 @@ import (
 // Postgres makes a database on the server of TEST_DATABASE_URL, a superuser's.
 // It orders text as people do, not by bytes, wherever a query does not say
 // otherwise: real databases do so.
-func Postgres(t *testing.T) Database {
+func Postgres(t testing.TB) Database {
 	t.Helper()
 	if os.Getenv("TEST_DATABASE_URL") == "" {
 		t.Fatal("TEST_DATABASE_URL is not set: run the tests with `make test`, which starts PostgreSQL")
@@ -43,7 +43,7 @@ func Postgres(t *testing.T) Database {
 }
 
 // WithParameter is the same PostgreSQL database, opened with a run-time parameter.
-func (d Database) WithParameter(t *testing.T, name, value string) Database {
+func (d Database) WithParameter(t testing.TB, name, value string) Database {
 	t.Helper()
 	address, err := url.Parse(d.URL)
 	require.NoError(t, err)

@@ -21,7 +21,7 @@ func Since[S ~int](status S, effect time.Time) billing.Change {
 
 // AddClub adds a club with its history; without changes it has long been
 // ACTIVE. SKU 0 is null.
-func (d Database) AddClub(t *testing.T, id, sku int, changes ...billing.Change) {
+func (d Database) AddClub(t testing.TB, id, sku int, changes ...billing.Change) {
 	t.Helper()
 	d.Exec(t, "INSERT INTO club (id, name, store_sku) VALUES ($1, $2, $3)", id, fmt.Sprintf("Club %d", id), orNull(sku))
 	if len(changes) == 0 {
@@ -31,14 +31,14 @@ func (d Database) AddClub(t *testing.T, id, sku int, changes ...billing.Change) 
 }
 
 // AddClubChanges adds rows to a club's history, see [Database.AddChanges].
-func (d Database) AddClubChanges(t *testing.T, id int, changes ...billing.Change) {
+func (d Database) AddClubChanges(t testing.TB, id int, changes ...billing.Change) {
 	t.Helper()
 	d.addChanges(t, "club_status_history (id, club_id, club_status_id", id, changes)
 }
 
 // AddSubscription adds a subscription with its history; without changes it has
 // long been ACTIVE. Club 0 and customer "" are null.
-func (d Database) AddSubscription(t *testing.T, id string, club int, customer string, changes ...billing.Change) {
+func (d Database) AddSubscription(t testing.TB, id string, club int, customer string, changes ...billing.Change) {
 	t.Helper()
 	d.Exec(t, "INSERT INTO subscription (id, club_id, customer_store_id, create_date) VALUES ($1, $2, $3, $4)",
 		id, orNull(club), orNull(customer), Long)
@@ -50,12 +50,12 @@ func (d Database) AddSubscription(t *testing.T, id string, club int, customer st
 
 // AddChanges adds rows to a subscription's history. A row without an id gets
 // one; status 0, nil dates and empty details are null.
-func (d Database) AddChanges(t *testing.T, id string, changes ...billing.Change) {
+func (d Database) AddChanges(t testing.TB, id string, changes ...billing.Change) {
 	t.Helper()
 	d.addChanges(t, "subscription_status_history (id, subscription_id, status_id", id, changes)
 }
 
-func (d Database) addChanges(t *testing.T, into string, of any, changes []billing.Change) {
+func (d Database) addChanges(t testing.TB, into string, of any, changes []billing.Change) {
 	t.Helper()
 	for _, c := range changes {
 		if c.ID == "" {
