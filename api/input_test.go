@@ -70,6 +70,8 @@ func badBodies() []string {
 	}
 }
 
+		"{\"customer_id\":\"a\xff\"}", `{"customer_id":"\ud83c"}`, `{"customer_id":"a","customer_id":"b"}`, `{"Customer_ID":"a"}`,
+		`{"status_id":1,"status_id":2}`, `{"status_id":1,"Status_ID":2}`, `{"outcome":"charged","note":"x","outcome":"declined"}`,
 func (s *system) requireRefused(t *testing.T, method, path, body string) {
 	t.Helper()
 	r := s.do(t, method, path, body, "Content-Type", "application/json")

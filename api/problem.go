@@ -117,8 +117,10 @@ func (p *Problem) write(w http.ResponseWriter) {
 }
 
 // huma keeps the maker of its own errors, about malformed and invalid input, in
-// a package variable; there is no other way to give them codes.
+// a package variable; there is no other way to give them codes. The same goes
+// for names of fields, which it would take in any case, of two even both.
 func init() {
+	huma.ValidateStrictCasing = true
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		return problemOf(status, message, errs)
 	}

@@ -134,6 +134,7 @@ func humaConfig(version string) huma.Config {
 
 // operation describes an endpoint for the router and for the OpenAPI document.
 func operation(method, path, id, summary, description string, problems ...int) huma.Operation {
+	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	return huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Description: description,
 		Errors:       append(problems, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable),
