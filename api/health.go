@@ -16,12 +16,44 @@ const readyTimeout = 2 * time.Second
 func (a *api) registerHealth(engine *gin.Engine) {
 	engine.GET("/livez", func(c *gin.Context) { c.JSON(http.StatusOK, gin.H{"status": "alive"}) })
 	engine.GET("/readyz", a.readyz)
-	docs := gin.WrapH(v5emb.New("Drayman", "/openapi.yaml", "/docs/"))
+	docs := withProblems(gin.WrapH(v5emb.New("Drayman", "/openapi.yaml", "/docs/")))
 	engine.GET("/docs", func(c *gin.Context) {
 		c.Request.URL.Path = "/docs/" // as the page's handler knows it
 		docs(c)
 	})
 	engine.GET("/docs/*file", docs)
+}
+
+// withProblems gives a foreign handler's errors our form.
+func withProblems(handle gin.HandlerFunc) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		writer := c.Writer
+		c.Writer = &problemWriter{ResponseWriter: writer, request: c.Request}
+		defer func() { c.Writer = writer }()
+		handle(c)
+	}
+}
+
+type problemWriter struct {
+	gin.ResponseWriter
+	request *http.Request
+	refused bool
+}
+
+func (w *problemWriter) WriteHeader(status int) {
+	if status < http.StatusBadRequest {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.refused = true
+	newProblem(codeNotFound, nothingAt(w.request)).write(w.ResponseWriter)
+}
+
+func (w *problemWriter) Write(data []byte) (int, error) {
+	if w.refused {
+		return len(data), nil // its own words are not said
+	}
+	return w.ResponseWriter.Write(data)
 }
 
 // readyz says whether the process should get requests. That is up to the

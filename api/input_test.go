@@ -1,7 +1,10 @@
 package api_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -67,11 +70,11 @@ func badBodies() []string {
 		`{"status_id":1,"details":"Automatic return schedule"}`, `{"status_id":1,"unknown":1}`,
 		`{"outcome":"pending","note":"x"}`, `{"outcome":"charged"}`, `{"outcome":"charged","note":""}`, `{"outcome":"charged","note":"x\u0000"}`,
 		strings.Repeat("[", 100_000),
+		"{\"customer_id\":\"a\xff\"}", `{"customer_id":"\ud83c"}`, `{"customer_id":"a","customer_id":"b"}`, `{"Customer_ID":"a"}`,
+		`{"status_id":1,"status_id":2}`, `{"status_id":1,"Status_ID":2}`, `{"outcome":"charged","note":"x","outcome":"declined"}`,
 	}
 }
 
-		"{\"customer_id\":\"a\xff\"}", `{"customer_id":"\ud83c"}`, `{"customer_id":"a","customer_id":"b"}`, `{"Customer_ID":"a"}`,
-		`{"status_id":1,"status_id":2}`, `{"status_id":1,"Status_ID":2}`, `{"outcome":"charged","note":"x","outcome":"declined"}`,
 func (s *system) requireRefused(t *testing.T, method, path, body string) {
 	t.Helper()
 	r := s.do(t, method, path, body, "Content-Type", "application/json")
@@ -102,6 +105,8 @@ func TestHTTPLimits(t *testing.T) {
 	}{
 		{"not_found", 404, http.MethodGet, "/", ""},
 		{"not_found", 404, http.MethodGet, "/subscription", ""},
+		{"not_found", 404, http.MethodGet, "/docs/nothing", ""},
+		{"not_found", 404, http.MethodGet, "/a%0Ab", ""},
 		{"not_found", 404, http.MethodPost, "/subscription/s/charge/", ""},
 		{"method_not_allowed", 405, http.MethodDelete, "/clubs", ""},
 		{"method_not_allowed", 405, http.MethodGet, "/club/1/subscribe/", ""},
@@ -115,6 +120,29 @@ func TestHTTPLimits(t *testing.T) {
 	require.Equal(t, "GET", s.do(t, http.MethodDelete, "/clubs/", "").Header.Get("Allow"))
 	form := s.do(t, http.MethodPost, "/club/1/subscribe", "customer_id=anna", "Content-Type", "application/x-www-form-urlencoded")
 	require.Equal(t, "unsupported_media_type", form.Problem.Code)
+}
+
+// A body that is no proper chunks is the caller's fault, not a failure of ours.
+func TestABodyThatDoesNotComeWhole(t *testing.T) {
+	db := modelstest.SQLite(t)
+	s := setup(t, db, options{})
+	db.AddClub(t, 1, 1)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = fmt.Fprintf(conn, "POST /club/1/subscribe HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+		"Transfer-Encoding: chunked\r\n\r\n14\r\n{\"customer_id\":\"an\"}\r\nzz\r\n")
+	require.NoError(t, err)
+
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusBadRequest, response.StatusCode)
+	require.Contains(t, string(body), "the body did not come whole")
+	require.Empty(t, db.Lines(t, "SELECT id FROM subscription"))
 }
 
 // An id may contain anything but control characters.

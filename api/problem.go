@@ -126,8 +126,15 @@ func init() {
 	}
 }
 
+// bodyCut is huma's message where a body broke off or was no proper chunks. That
+// is the caller's end of the line, but huma calls it a 500.
+const bodyCut = "cannot read request body"
+
 // problemOf gives huma's own errors their codes.
 func problemOf(status int, message string, errs []error) *Problem {
+	if message == bodyCut {
+		return newProblem(codeBadRequest, "the body did not come whole; send the request again")
+	}
 	code := codeBadRequest
 	for _, c := range []billing.Code{billing.CodeInvalid, codeBodyTooLarge, codeUnsupportedMedia, codeInternal} {
 		if statusOf[c] == status {

@@ -114,12 +114,17 @@ func (a *api) newEngine() *gin.Engine {
 	_ = engine.SetTrustedProxies(nil) // gin trusts all by default; nil cannot fail
 	engine.Use(a.logRequests, a.recoverPanics)
 	engine.NoRoute(func(c *gin.Context) {
-		newProblem(codeNotFound, "there is nothing at "+c.Request.URL.Path+"; see /docs").write(c.Writer)
+		newProblem(codeNotFound, nothingAt(c.Request)).write(c.Writer)
 	})
 	engine.NoMethod(func(c *gin.Context) {
 		newProblem(codeMethodNotAllowed, c.Request.Method+" is not for this path; the Allow header says what is").write(c.Writer)
 	})
 	return engine
+}
+
+// nothingAt quotes the path as it is written in an address: in one line.
+func nothingAt(r *http.Request) string {
+	return "there is nothing at " + r.URL.EscapedPath() + "; see /docs"
 }
 
 func humaConfig(version string) huma.Config {
@@ -129,12 +134,12 @@ func humaConfig(version string) huma.Config {
 	cfg.DocsPath = ""     // ours works without the network, see health.go
 	cfg.SchemasPath = ""  // the schemas are in the OpenAPI document
 	cfg.CreateHooks = nil // no $schema member in our answers
+	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	return cfg
 }
 
 // operation describes an endpoint for the router and for the OpenAPI document.
 func operation(method, path, id, summary, description string, problems ...int) huma.Operation {
-	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	return huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Description: description,
 		Errors:       append(problems, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable),
