@@ -92,7 +92,7 @@ func newTransport(timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy: nil, // only cmd reads the environment
 		// Dialing may outlive the call that asked for it; so it has its own end.
-		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
+		DialContext:            (&dialer{net.Dialer{Timeout: timeout}}).dial,
 		TLSHandshakeTimeout:    timeout,
 		Protocols:              &protocols,
 		DisableCompression:     true, // small answers, and no bomb to unpack
@@ -138,7 +138,7 @@ func (c *Client) PlaceOrder(ctx context.Context, order Order) Answer {
 		return c.noAnswer(ctx, err, witness.sent())
 	}
 	defer func() { _ = response.Body.Close() }() // nothing is lost by a failure here
-	if !witness.sent() {
+	if !witness.believes() {
 		return c.notAsked(response)
 	}
 	return c.answered(ctx, response)

@@ -45,6 +45,7 @@ type rawShop struct {
 	url      string
 	conns    atomic.Int64
 	requests atomic.Int64
+	stop     func() // ends it before the test does
 }
 
 // startRaw runs handle for each connection, and ends when all have returned;
@@ -70,11 +71,12 @@ func startRaw(t testing.TB, handle func(c *rawConn)) *rawShop {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	shop.stop = sync.OnceFunc(func() {
 		_ = listener.Close()
 		cancel()
 		wg.Wait()
 	})
+	t.Cleanup(shop.stop)
 	return shop
 }
 
