@@ -132,11 +132,14 @@ const bodyCut = "cannot read request body"
 
 // problemOf gives huma's own errors their codes.
 func problemOf(status int, message string, errs []error) *Problem {
-	if message == bodyCut {
+	switch {
+	case message == bodyCut:
 		return newProblem(codeBadRequest, "the body did not come whole; send the request again")
+	case status == http.StatusUnsupportedMediaType:
+		return newProblem(codeUnsupportedMedia, "the body must be JSON, with the header Content-Type: application/json")
 	}
 	code := codeBadRequest
-	for _, c := range []billing.Code{billing.CodeInvalid, codeBodyTooLarge, codeUnsupportedMedia, codeInternal} {
+	for _, c := range []billing.Code{billing.CodeInvalid, codeBodyTooLarge, codeInternal} {
 		if statusOf[c] == status {
 			code = c
 		}
