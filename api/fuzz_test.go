@@ -43,10 +43,8 @@ func addBodies(f *testing.F) {
 // FuzzRequest sends anything anywhere; what holds is in requireSound.
 func FuzzRequest(f *testing.F) {
 	const isJSON = "Content-Type: application/json"
-	for _, body := range hostileJSON() {
-		for _, target := range []string{"/club/1/subscribe/", "/subscription/s/status", "/subscription/u/charges/2026-11/resolve", "/billing-run/2026-11"} {
-			f.Add("POST", target, isJSON, []byte(body), false)
-		}
+	for _, target := range []string{"/club/1/subscribe/", "/subscription/s/status", "/subscription/u/charges/2026-11/resolve", "/billing-run/2026-11"} {
+		f.Add("POST", target, isJSON, []byte(`{"customer_id":"x"}`), false) // the others have targets of their own
 	}
 	for _, target := range []string{
 		"/", "//", "/docs", "/docs/", "/docs/nothing", "/docs/..%2f", "/docs/../clubs", "/livez", "/readyz", "/openapi.json", "/openapi.yaml", "/clubs?x=%ff",
@@ -56,12 +54,14 @@ func FuzzRequest(f *testing.F) {
 		"/a%0Ab", "/%E2%80%AE", "http://drayman.example/clubs", "*", "x:y", "/subscription//charges", "/subscription/%2e%2e/charges", "/clubs/?;", "/clubs#x",
 	} {
 		f.Add("GET", target, "", []byte(nil), false)
+	}
+	for _, target := range []string{"/docs/swagger-ui.css", "/clubs", "/nothing"} {
 		f.Add("HEAD", target, "Range: bytes=5-1\r\nIf-None-Match: *", []byte(nil), false)
 		f.Add("DELETE", target, "Accept: text/html;q=x", []byte("x"), true)
 	}
 	for _, headers := range []string{
 		"", "Prefer: wait=5", "Prefer: respond-async", "Prefer: wait=-1, wait=99999999999999999999", "Prefer: " + strings.Repeat("wait=1,", 3000),
-		"Content-Type: text/plain", "Content-Type: application/json; charset=latin1", "Content-Type: ;", "Content-Encoding: gzip", "Expect: 100-continue", "Accept: */*;q=0",
+		"Content-Type: text/plain", "Content-Type: application/json; charset=latin1", "Content-Type: ;", "Content-Type: a\tb", "Content-Encoding: gzip", "Expect: 100-continue", "Accept: */*;q=0",
 		"X-HTTP-Method-Override: DELETE", "Connection: upgrade\r\nUpgrade: websocket", "Transfer-Encoding: chunked",
 	} {
 		f.Add("POST", "/subscription/s/charge/r", headers, []byte("{}"), false)
