@@ -57,7 +57,7 @@ const recallReads = 8
 // Where nothing is forgotten it costs one list of the month's workflows, a
 // thousand at a time, and one query for each thousand.
 func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (*RecallChargesOutput, error) {
-	ctx, stop := keepBeating(ctx, func() any { return nil })
+	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	out := &RecallChargesOutput{}
 	if a.memory == nil {

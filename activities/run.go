@@ -18,6 +18,8 @@ type StartRunInput struct {
 
 // StartRun records the run, with its cut-off now, once for each execution.
 func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.Run, error) {
+	ctx, stop := keepBeating(ctx, nothing) // counting who is due takes seconds for a million
+	defer stop()
 	return a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
 }
 
@@ -77,6 +79,8 @@ type PlanRunOutput struct {
 
 // PlanRun cuts those who are eligible and uncharged into pages.
 func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutput, error) {
+	ctx, stop := keepBeating(ctx, nothing)
+	defer stop()
 	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, in.PageSize, in.Pages)
 	return &PlanRunOutput{Ends: ends, More: more}, err
 }
@@ -108,7 +112,7 @@ const (
 // waits while the run is paused. It returns when all are started, or the run has
 // ended. Starting one twice does no harm.
 func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) error {
-	ctx, stop := keepBeating(ctx, func() any { return nil })
+	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	if !in.LeftOver {
 		return a.startCharges(ctx, in.RunID, in.Period, in.IDs)
@@ -162,6 +166,9 @@ func (a *Activities) awaitSlots(ctx context.Context, runID string, count int) (b
 		}
 	}
 }
+
+// nothing are the details of heartbeats that only tell that an activity lives.
+func nothing() any { return nil }
 
 // sleep waits for d or the end of the context.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -62,6 +62,7 @@ func TestRecordRuns(t *testing.T) {
 			require.GreaterOrEqual(t, len(histories), c.executions)
 			for i, h := range histories {
 				require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+				requireDeathIsNoticed(t, h)
 				if i < 2 {
 					save(t, "run", fmt.Sprintf("%s-%d", name, i+1), h)
 				}
@@ -154,4 +155,21 @@ func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, 
 		require.NoError(t, <-ended)
 	})
 	return c
+}
+
+// Whatever activity a worker dies in, another one takes it up soon: a run that
+// waits for the timeout of a whole plan stands still for as long.
+func requireDeathIsNoticed(t *testing.T, h *history.History) {
+	t.Helper()
+	for _, e := range h.Events {
+		a := e.GetActivityTaskScheduledEventAttributes()
+		if a == nil {
+			continue
+		}
+		silence := a.GetStartToCloseTimeout().AsDuration()
+		if beats := a.GetHeartbeatTimeout().AsDuration(); beats > 0 {
+			silence = min(silence, beats)
+		}
+		require.LessOrEqual(t, silence, 30*time.Second, a.GetActivityType().GetName())
+	}
 }
