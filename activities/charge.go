@@ -85,8 +85,8 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 		return &charge, nil
 	}
 	if !a.policy.Idempotent {
-		if err := a.store.WithdrawSending(ctx, charge.RequestID); err != nil {
-			return nil, fmt.Errorf("noting that nothing was sent: %w", err)
+		if err := a.withdraw(ctx, charge); err != nil {
+			return nil, err
 		}
 	}
 	delay := answer.RetryAfter
@@ -103,7 +103,7 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 // before, the request may have gone out then: it returns the charge as
 // unresolved; nil means that it may be sent now.
 func (a *Activities) doubted(ctx context.Context, charge billing.Charge) (*billing.Charge, error) {
-	permitted, err := a.store.PermitSending(ctx, charge.RequestID)
+	permitted, err := within(ctx, func(ctx context.Context) (bool, error) { return a.store.PermitSending(ctx, charge.RequestID) })
 	if err != nil {
 		return nil, fmt.Errorf("asking leave to send: %w", err)
 	}
@@ -111,6 +111,17 @@ func (a *Activities) doubted(ctx context.Context, charge billing.Charge) (*billi
 		return nil, nil
 	}
 	return unresolved(charge, FailureInDoubt, "the request may have reached the shop earlier, and the shop is not idempotent"), nil
+}
+
+// withdraw notes that nothing was sent.
+func (a *Activities) withdraw(ctx context.Context, charge billing.Charge) error {
+	_, err := within(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, a.store.WithdrawSending(ctx, charge.RequestID)
+	})
+	if err != nil {
+		return fmt.Errorf("noting that nothing was sent: %w", err)
+	}
+	return nil
 }
 
 // ask calls the shop once and returns the charge as it is to be settled, and the

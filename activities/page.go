@@ -124,7 +124,10 @@ func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
 }
 
 func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
-	if p.own, err = p.store.OwnClaims(ctx, p.in.Run.ID, p.owner); err != nil {
+	p.own, err = within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
+		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner)
+	})
+	if err != nil {
 		return nil, err
 	}
 	p.out.Done = p.out.Done && len(p.own) == 0
@@ -139,7 +142,9 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 // nextBatch claims, orders and settles one batch, as soon as the run's pace lets
 // it.
 func (p *page) nextBatch(ctx context.Context) error {
-	slots, err := p.store.ReserveSlots(ctx, p.in.Run.ID, p.batch)
+	slots, err := within(ctx, func(ctx context.Context) (billing.Slots, error) {
+		return p.store.ReserveSlots(ctx, p.in.Run.ID, p.batch)
+	})
 	switch {
 	case err != nil:
 		return err
@@ -162,9 +167,11 @@ func (p *page) nextBatch(ctx context.Context) error {
 }
 
 func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first time.Time) error {
-	claimed, err := p.store.ClaimPage(ctx, billing.PageClaim{
-		RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
-		Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent,
+	claimed, err := within(ctx, func(ctx context.Context) (billing.PageClaimed, error) {
+		return p.store.ClaimPage(ctx, billing.PageClaim{
+			RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
+			Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent,
+		})
 	})
 	if err != nil {
 		return err
@@ -258,7 +265,7 @@ func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.C
 	}
 	ordered := p.order(ctx, charge)
 	if ordered.Status == billing.Pending { // surely not sent: take the leave back
-		if err := p.store.WithdrawSending(context.WithoutCancel(ctx), charge.RequestID); err != nil {
+		if err := p.withdraw(context.WithoutCancel(ctx), charge); err != nil {
 			return nil
 		}
 		ordered.SentAt = time.Time{}
@@ -283,7 +290,9 @@ func (p *page) stopped() bool {
 func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
 	for wait := patience; ; wait = min(2*wait, beat) {
 		// The end of the activity does not undo an order.
-		err := p.store.SettlePage(context.WithoutCancel(ctx), charges)
+		_, err := within(context.WithoutCancel(ctx), func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, p.store.SettlePage(ctx, charges)
+		})
 		switch {
 		case err == nil:
 			return nil

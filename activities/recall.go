@@ -94,7 +94,7 @@ func (a *Activities) forgotten(ctx context.Context, period billing.Period, compl
 		for _, e := range page {
 			ids = append(ids, e.SubscriptionID)
 		}
-		open, err := a.store.WithOpenCharge(ctx, period, ids)
+		open, err := within(ctx, func(ctx context.Context) (map[string]bool, error) { return a.store.WithOpenCharge(ctx, period, ids) })
 		if err != nil {
 			return nil, err
 		}
@@ -131,7 +131,7 @@ func (a *Activities) recall(ctx context.Context, run billing.Run, forgotten []Ex
 			if c == nil {
 				continue
 			}
-			written, err := a.putBack(ctx, run, *c)
+			written, err := within(ctx, func(ctx context.Context) (bool, error) { return a.putBack(ctx, run, *c) })
 			if err != nil {
 				return recalled, err
 			}

@@ -118,7 +118,9 @@ func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) err
 		return a.startCharges(ctx, in.RunID, in.Period, in.IDs)
 	}
 	for after := ""; ; {
-		ids, err := a.store.LeftOver(ctx, in.Period, a.policy.Idempotent, after, leftOverBatch)
+		ids, err := within(ctx, func(ctx context.Context) ([]string, error) {
+			return a.store.LeftOver(ctx, in.Period, a.policy.Idempotent, after, leftOverBatch)
+		})
 		if err != nil || len(ids) == 0 {
 			return err
 		}
@@ -147,13 +149,14 @@ func (a *Activities) startCharges(ctx context.Context, runID string, period bill
 // State is another where the run has ended.
 func (a *Activities) awaitSlots(ctx context.Context, runID string, count int) (billing.Slots, error) {
 	for {
-		open, err := a.store.OpenCharges(ctx, runID)
+		open, err := within(ctx, func(ctx context.Context) (int, error) { return a.store.OpenCharges(ctx, runID) })
 		if err != nil {
 			return billing.Slots{}, err
 		}
 		slots := billing.Slots{State: billing.RunPaused}
 		if open < maxOpenCharges {
-			if slots, err = a.store.ReserveSlots(ctx, runID, count); err != nil {
+			slots, err = within(ctx, func(ctx context.Context) (billing.Slots, error) { return a.store.ReserveSlots(ctx, runID, count) })
+			if err != nil {
 				return slots, err
 			}
 		}
@@ -165,6 +168,18 @@ func (a *Activities) awaitSlots(ctx context.Context, runID string, count int) (b
 			return slots, err
 		}
 	}
+}
+
+// ledgerTime bounds one call to the database of an activity that lives long: its
+// heartbeats go on while a connection that leads nowhere keeps the call waiting,
+// which the operating system notices after minutes, if at all.
+const ledgerTime = 30 * time.Second
+
+// within makes such a call.
+func within[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, ledgerTime)
+	defer cancel()
+	return call(ctx)
 }
 
 // nothing are the details of heartbeats that only tell that an activity lives.
