@@ -70,7 +70,7 @@ func badBodies() []string {
 		`{"status_id":1,"details":"Automatic return schedule"}`, `{"status_id":1,"unknown":1}`,
 		`{"outcome":"pending","note":"x"}`, `{"outcome":"charged"}`, `{"outcome":"charged","note":""}`, `{"outcome":"charged","note":"x\u0000"}`,
 		strings.Repeat("[", 100_000),
-		"{\"customer_id\":\"a\xff\"}", `{"customer_id":"\ud83c"}`, `{"customer_id":"a","customer_id":"b"}`, `{"Customer_ID":"a"}`,
+		"{\"customer_id\":\"a\",\"\x7f\":1}", "{\"customer_id\":\"a\xff\"}", `{"customer_id":"\ud83c"}`, `{"customer_id":"a","customer_id":"b"}`, `{"Customer_ID":"a"}`,
 		`{"status_id":1,"status_id":2}`, `{"status_id":1,"Status_ID":2}`, `{"outcome":"charged","note":"x","outcome":"declined"}`,
 	}
 }

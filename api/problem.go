@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -150,15 +152,32 @@ func problemOf(status int, message string, errs []error) *Problem {
 		if errors.As(err, &detail) {
 			// The value is left out: it may be the whole body, or a secret.
 			d := detail.ErrorDetail()
-			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: d.Message, Location: d.Location})
+			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: printable(d.Message), Location: printable(d.Location)})
 		} else if err != nil {
-			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: err.Error()})
+			p.Errors = append(p.Errors, &huma.ErrorDetail{Message: printable(err.Error())})
 		}
 	}
 	if len(p.Errors) > 0 {
 		p.Detail = sentence(p.Errors[0])
 	}
 	return p
+}
+
+// maxQuote bounds what is quoted of the input, in characters.
+const maxQuote = 200
+
+// printable makes a text that may quote names from the input fit for a line.
+func printable(text string) string {
+	quoted := []rune(strings.ToValidUTF8(text, "\ufffd"))
+	if len(quoted) > maxQuote {
+		quoted = append(quoted[:maxQuote], '…')
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\ufffd'
+	}, string(quoted))
 }
 
 // sentence names the field and the fix in one line.
