@@ -84,7 +84,8 @@ type rawConn struct {
 	net.Conn
 	in     *bufio.Reader
 	shop   *rawShop
-	number int // 1 for the first connection
+	number int    // 1 for the first connection
+	path   string // of the last request
 }
 
 // request reads one whole request; false at the end of the connection.
@@ -93,6 +94,7 @@ func (c *rawConn) request() bool {
 	if err != nil {
 		return false
 	}
+	c.path = request.URL.Path
 	_, err = io.Copy(io.Discard, request.Body)
 	c.shop.requests.Add(1)
 	return err == nil
