@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	"github.com/stretchr/testify/require"
 
@@ -71,11 +72,8 @@ const templatePrefix = "drayman_template_"
 // drops it: one whose maker is gone is one whose advisory lock is free.
 var template = sync.OnceValues(func() (string, error) {
 	ctx := context.Background()
-	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
-	if err != nil {
-		return "", err
-	}
-	session, err := server.Conn(ctx) // stays open as long as the process lives
+	// Stays open as long as the process lives; without a pool's goroutine.
+	session, err := pgx.Connect(ctx, os.Getenv("TEST_DATABASE_URL"))
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +85,7 @@ var template = sync.OnceValues(func() (string, error) {
 		"SELECT pg_advisory_lock(hashtextextended('" + name + "', 0))",
 		"CREATE DATABASE " + name + " TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'und'",
 	} {
-		if _, err := session.ExecContext(ctx, statement); err != nil {
+		if _, err := session.Exec(ctx, statement); err != nil {
 			return "", err
 		}
 	}
@@ -105,23 +103,23 @@ func migrate(ctx context.Context, name string) error {
 	return pool.Close()
 }
 
-func dropAbandoned(ctx context.Context, session *sql.Conn) error {
+func dropAbandoned(ctx context.Context, session *pgx.Conn) error {
 	var names string
-	err := session.QueryRowContext(ctx, `SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database
+	err := session.QueryRow(ctx, `SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database
 		WHERE starts_with(datname, $1)`, templatePrefix).Scan(&names)
 	if err != nil {
 		return err
 	}
 	for name := range strings.FieldsSeq(names) {
 		var abandoned bool
-		err := session.QueryRowContext(ctx, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name).Scan(&abandoned)
+		err := session.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name).Scan(&abandoned)
 		if err != nil {
 			return err
 		}
 		if !abandoned {
 			continue
 		}
-		if _, err := session.ExecContext(ctx, "DROP DATABASE IF EXISTS "+quoted(name)+" WITH (FORCE)"); err != nil {
+		if _, err := session.Exec(ctx, "DROP DATABASE IF EXISTS "+quoted(name)+" WITH (FORCE)"); err != nil {
 			return err
 		}
 	}
