@@ -29,6 +29,8 @@
 //   - Doubt is false only where it is certain that no order was made by the
 //     call (or that the answer is final): no connection, or the request's headers
 //     not yet written, or an answer that says so.
+//   - An answer that was on the connection before the order began to leave is
+//     no verdict on it, and the connection is closed.
 //   - The status line decides. A body that is cut, slow, endless or no JSON
 //     never turns a 2xx into something else.
 //   - A call ends within Config.Timeout, and reads at most 64 KiB of headers
