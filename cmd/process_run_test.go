@@ -26,10 +26,15 @@ func runURL(api string) string { return api + "/billing-run/" + time.Now().UTC()
 
 func eventuallyRun(t *testing.T, api, state string) answer {
 	t.Helper()
+	return eventuallyRunAt(t, runURL(api), state)
+}
+
+func eventuallyRunAt(t *testing.T, url, state string) answer {
+	t.Helper()
 	var a answer
 	require.Eventually(t, func() bool {
 		var err error
-		a, err = send(http.MethodGet, runURL(api), "")
+		a, err = send(http.MethodGet, url, "")
 		return err == nil && a.Body["state"] == state
 	}, 2*time.Minute, 50*time.Millisecond, "the run does not become %s: %v", state, &a)
 	return a

@@ -120,17 +120,34 @@ func newSite(t *testing.T, temporalAddress string, o shoptest.Options) *site {
 
 func newNamespace(t *testing.T, address string) string {
 	t.Helper()
+	name := "test-" + uuid.NewString()
+	registerNamespace(t, address, name)
+	return name
+}
+
+func registerNamespace(t *testing.T, address, name string) {
+	t.Helper()
 	c, err := client.NewNamespaceClient(client.Options{HostPort: address})
 	require.NoError(t, err)
 	defer c.Close()
-	name := "test-" + uuid.NewString()
 	require.Eventually(t, func() bool {
 		err = c.Register(t.Context(), &workflowservice.RegisterNamespaceRequest{
 			Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
 		})
 		return err == nil
 	}, 30*time.Second, 100*time.Millisecond)
-	return name
+}
+
+// namespace is the site's own.
+func (s *site) namespace(t *testing.T) string {
+	t.Helper()
+	for _, variable := range s.env {
+		if name, ok := strings.CutPrefix(variable, "TEMPORAL_NAMESPACE="); ok {
+			return name
+		}
+	}
+	t.Fatal("the site has no namespace")
+	return ""
 }
 
 func (s *site) start(t *testing.T, command string, extra ...string) *process {
@@ -239,13 +256,16 @@ func TestAWorkerDiesWhileItCharges(t *testing.T) {
 	require.GreaterOrEqual(t, len(s.shop.Calls()), 2, "the shop was asked again, for the same order")
 }
 
+// startTemporal starts a Temporal server of the test's own and returns its address.
+func startTemporal(t *testing.T, addr, data string) (*process, string) {
+	t.Helper()
+	p := start(t, binary(t, "TEST_DRAYMAN_DEV"), []string{"HOME=" + data}, "temporal", "--addr", addr, "--ui-addr", "", "--data", data)
+	return p, p.find(t, `(127\.0\.0\.1:\d+)`)
+}
+
 func TestTemporalIsDown(t *testing.T) {
 	temporalData := t.TempDir()
-	startTemporal := func(addr string) (*process, string) {
-		p := start(t, binary(t, "TEST_DRAYMAN_DEV"), []string{"HOME=" + temporalData}, "temporal", "--addr", addr, "--ui-addr", "", "--data", temporalData)
-		return p, p.find(t, `(127\.0\.0\.1:\d+)`)
-	}
-	temporal, address := startTemporal("127.0.0.1:0")
+	temporal, address := startTemporal(t, "127.0.0.1:0", temporalData)
 	s := newSite(t, address, shoptest.Options{})
 	s.db.AddSubscription(t, "charged", 1, "anna")
 	s.db.AddSubscription(t, "new", 1, "bert")
@@ -268,7 +288,7 @@ func TestTemporalIsDown(t *testing.T) {
 	require.Equal(t, http.StatusCreated, mustSend(t, http.MethodPost, api+"/club/1/subscribe", `{"customer_id":"carl"}`).Code)
 	require.Equal(t, []string{"r-1"}, s.db.Lines(t, "SELECT request_id FROM charge"))
 
-	startTemporal(address)
+	startTemporal(t, address, temporalData)
 	require.Eventually(t, func() bool {
 		a, err := send(http.MethodPost, api+"/subscription/new/charge/r-3", "")
 		return err == nil && a.Code == http.StatusOK

@@ -124,3 +124,56 @@ func TestTheDatabaseIsRestoredInTheMiddleOfARun(t *testing.T) {
 		})
 	}
 }
+
+// A Temporal server of its own is lost in the middle of a run, with all it knew,
+// and a new one stands at its address. Nothing of ours is started again. A shop
+// that is not idempotent makes an order of each call: what is in doubt is left to
+// a person there.
+func TestTemporalIsLostInTheMiddleOfARun(t *testing.T) {
+	for name, idempotent := range map[string]bool{"idempotent": true, "not idempotent": false} {
+		t.Run(name, func(t *testing.T) {
+			const n = 300
+			temporal, address := startTemporal(t, "127.0.0.1:0", t.TempDir())
+			s := newSite(t, address, shoptest.Options{NewOrderPerCall: !idempotent})
+			s.env = append(s.env, fmt.Sprint("SHOP_IDEMPOTENT=", idempotent), "CHARGE_RETRY_FOR=1h")
+			s.subscribers(t, n)
+			_, api := s.api(t, "api")
+			s.worker(t)
+			s.shop.SetFaults(
+				shoptest.Fault{CustomerIDs: customers(2, 11, 21, 31), Status: http.StatusTooManyRequests}, // surely no order
+				shoptest.Fault{CustomerIDs: customers(12, 22), Cut: shoptest.CutAfter},
+				shoptest.Fault{Delay: 20 * time.Millisecond},
+			)
+			require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, chargeURL(api, 1, "caller-1"), "").Code)
+			require.Equal(t, http.StatusAccepted, mustSend(t, http.MethodPost, chargeURL(api, 2, "caller-2"), "", "Prefer", "wait=3").Code)
+			startRun(t, api, `{"page_size":30,"concurrency":8}`)
+			require.Eventually(t, func() bool { return len(s.shop.Orders()) > n/2 }, time.Minute, 5*time.Millisecond)
+
+			temporal.kill(syscall.SIGKILL)
+			startTemporal(t, address, t.TempDir())
+			s.shop.SetFaults()
+			registerNamespace(t, address, s.namespace(t))
+			startRun(t, api, "")
+
+			eventuallyRun(t, api, "finished")
+			eventuallySettled(t, s)
+			if idempotent {
+				requireClosed(t, api)
+				s.requireOneOrderEach(t, n)
+				require.Len(t, s.db.Lines(t, "SELECT request_id FROM charge WHERE status = 'charged'"), n)
+				return
+			}
+			require.Empty(t, s.ordered(2), "ordered more than once")
+			require.Equal(t, []string{"in_doubt"}, s.db.Lines(t, "SELECT DISTINCT failure_code FROM charge WHERE status <> 'charged'"))
+			require.Len(t, s.db.Lines(t, "SELECT request_id FROM charge WHERE status IN ('charged', 'unresolved')"), n)
+			require.Empty(t, s.db.Lines(t, `SELECT request_id FROM charge WHERE status = 'unresolved' AND sent_at IS NULL`))
+		})
+	}
+}
+
+func eventuallySettled(t *testing.T, s *site) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return len(s.db.Lines(t, "SELECT request_id FROM charge WHERE status = 'pending'")) == 0
+	}, 2*time.Minute, 200*time.Millisecond)
+}
