@@ -110,7 +110,7 @@ func (w *Workers) poll(ctx context.Context, namespace string, log *slog.Logger) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	select {
-	case <-w.failed: // of workers that are stopped by now
+	case <-w.failed: //nolint:errcheck // of workers that are stopped by now
 	default:
 	}
 	workers := w.register()
