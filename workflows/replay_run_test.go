@@ -139,6 +139,13 @@ func historyOf(t *testing.T, c client.Client, workflowID, runID string) *history
 // startWorker runs a worker in a namespace of its own and returns a client.
 func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, policy activities.Policy) client.Client {
 	t.Helper()
+	c, _ := startWorkerIn(t, db, server, policy)
+	return c
+}
+
+// startWorkerIn also returns the namespace.
+func startWorkerIn(t *testing.T, db modelstest.Database, server *shoptest.Server, policy activities.Policy) (client.Client, string) {
+	t.Helper()
 	shopClient, err := shop.New(shop.Config{URL: server.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
@@ -154,7 +161,7 @@ func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, 
 		cancel()
 		require.NoError(t, <-ended)
 	})
-	return c
+	return c, namespace
 }
 
 // Whatever activity a worker dies in, another one takes it up soon: a run that

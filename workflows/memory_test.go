@@ -1,0 +1,155 @@
+package workflows_test
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/testsuite"
+
+	"drayman/activities"
+	"drayman/billing"
+	"drayman/models/modelstest"
+	"drayman/shop/shoptest"
+	"drayman/workflows"
+)
+
+// remembered is a charge that Temporal remembers, of a subscription and customer
+// of the name.
+type remembered struct {
+	forRun    bool           // its request id is derived
+	fault     shoptest.Fault // without an effect: charged
+	terminate bool
+	cancelled bool // the subscription, by the backup
+	charged   bool // else it fails, or is being retried
+	want      billing.ChargeStatus
+}
+
+// Charges are made over one database and then recalled into another that knows
+// the subscriptions only, as a backup from before.
+func TestChargesAreRecalled(t *testing.T) {
+	busy := shoptest.Fault{Status: http.StatusTooManyRequests}
+	later := shoptest.Fault{Status: http.StatusTooManyRequests, RetryAfter: "600"}
+	for name, cases := range map[string]map[string]remembered{
+		"idempotent": {
+			"charged":           {charged: true, want: billing.Charged},
+			"charged-cancelled": {charged: true, cancelled: true, want: billing.Charged},
+			"charged-by-run":    {charged: true, forRun: true, want: billing.Charged},
+			"declined":          {fault: shoptest.Fault{Status: http.StatusPaymentRequired}, want: billing.Declined},
+			"retried":           {fault: busy, want: billing.Pending},
+			"retried-by-run":    {fault: busy, forRun: true, want: billing.Pending},
+			"terminated":        {fault: busy, terminate: true, want: billing.Pending},
+			"waits":             {fault: later, want: billing.Pending},
+			"waits-cancelled":   {fault: later, cancelled: true}, // no page would charge it
+		},
+		"not idempotent": {
+			"charged": {charged: true, want: billing.Charged},
+			"doubted": {fault: shoptest.Fault{Cut: shoptest.CutAfter}, want: billing.Unresolved},
+			"retried": {fault: busy, want: billing.Unresolved},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			policy := activities.Policy{Idempotent: name == "idempotent", RetryFor: time.Hour, ShopTimeout: 5 * time.Second}
+			live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
+			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
+			server.SetFaults(subscribeAll(t, cases, live, backup)...)
+			temporal, namespace := startWorkerIn(t, live, server, policy)
+			want := []string{}
+			for id, c := range cases {
+				request := chargeAs(t, temporal, server, id, c)
+				if c.want != "" {
+					want = append(want, id+" "+string(request)+" "+string(c.want))
+				}
+			}
+			slices.Sort(want)
+
+			recall := recaller(t, backup, temporal, namespace, policy)
+			ledger := func() []string {
+				return backup.Lines(t, `SELECT subscription_id || ' ' || request_id || ' ' || status FROM charge ORDER BY subscription_id COLLATE "C"`)
+			}
+			require.Eventually(t, func() bool { // visibility may lag
+				return recall() >= 0 && len(ledger()) >= len(want)
+			}, time.Minute, 100*time.Millisecond)
+			require.Equal(t, want, ledger())
+			require.Zero(t, recall(), "they are known now")
+			const orders = `SELECT subscription_id || customer_id || sku_id || shop_order FROM charge WHERE status = 'charged' ORDER BY 1`
+			require.Equal(t, live.Lines(t, orders), backup.Lines(t, orders))
+		})
+	}
+}
+
+// subscribeAll adds the subscriptions to both databases and returns their faults.
+func subscribeAll(t *testing.T, cases map[string]remembered, live, backup modelstest.Database) (faults []shoptest.Fault) {
+	t.Helper()
+	live.AddClub(t, 1, 1)
+	backup.AddClub(t, 1, 1)
+	for id, c := range cases {
+		live.AddSubscription(t, id, 1, id)
+		backup.AddSubscription(t, id, 1, id)
+		if c.cancelled {
+			backup.AddChanges(t, id, modelstest.Since(billing.Cancelled, modelstest.Long.AddDate(1, 0, 0)))
+		}
+		if c.fault.Validate() == nil {
+			c.fault.CustomerIDs = []string{id}
+			faults = append(faults, c.fault)
+		}
+	}
+	return faults
+}
+
+// chargeAs asks for the charge, waits until its history tells what the case is
+// about, and returns its request id.
+func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string, of remembered) billing.RequestID {
+	t.Helper()
+	in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1}
+	request := in.RequestID
+	if of.forRun {
+		in.RequestID, request = "", billing.DerivedRequestID(november(t), id, 1)
+	}
+	run, err := workflows.StartCharge(t.Context(), c, in)
+	require.NoError(t, err)
+	if of.charged {
+		require.NoError(t, run.Get(t.Context(), nil))
+		return request
+	}
+	require.Eventually(t, func() bool {
+		d, err := c.DescribeWorkflowExecution(t.Context(), run.GetID(), run.GetRunID())
+		// Six events: it has ended, or waits for its second try, or has an activity for it.
+		return err == nil && d.GetWorkflowExecutionInfo().GetHistoryLength() >= 6 &&
+			slices.ContainsFunc(server.Calls(), func(call shoptest.Call) bool { return call.RequestID == string(request) })
+	}, time.Minute, 50*time.Millisecond)
+	if of.terminate {
+		require.NoError(t, c.TerminateWorkflow(t.Context(), run.GetID(), "", "gone"))
+	}
+	return request
+}
+
+// recaller returns a function that runs the activity over the database and
+// returns how many charges it put back.
+func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy) func() int {
+	t.Helper()
+	acts := activities.New(db.Open(t, nil), nil, policy, nil, slog.New(slog.DiscardHandler))
+	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(discard())
+	env := suite.NewTestActivityEnvironment()
+	env.SetTestTimeout(time.Minute)
+	env.RegisterActivity(acts)
+	return func() int {
+		var out activities.RecallChargesOutput
+		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: billing.Run{ID: "2026-11/1", Period: november(t)}})
+		if err == nil {
+			err = value.Get(&out)
+		}
+		if err != nil {
+			t.Log(err) // tried again
+			return -1
+		}
+		return out.Recalled
+	}
+}
