@@ -103,8 +103,10 @@ func TestTheDatabasesClockDiffersFromTheProgramsBy(t *testing.T) {
 			before := len(s.shop.Calls())
 			startRun(t, api, fmt.Sprintf(`{"orders_per_second":%d,"page_size":20}`, pace))
 			require.Eventually(t, func() bool { return len(s.shop.Orders()) > n/3 }, time.Minute, 5*time.Millisecond)
-			worker.kill(syscall.SIGKILL)
-			s.worker(t, s.by(t, "all"))
+			if by > 0 { // claims are held by one clock: once is enough
+				worker.kill(syscall.SIGKILL)
+				s.worker(t, s.by(t, "all"))
+			}
 			eventuallyRun(t, api, "finished")
 			requireClosed(t, api)
 			s.requireOneOrderEach(t, n+1)
