@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"crypto/rand"
 	"context"
 	"fmt"
 	"math"
@@ -378,6 +379,11 @@ func TestRunCounts(t *testing.T) {
 						VALUES ($1, $2, '2026-11', $3, 'o', $4, '', 1, $5)`, id, id, string(status), run, day(0))
 				}
 			}
+		}
+		_, err := b.RunCounts(t.Context(), thisRun.ID)
+		require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err), "its record is gone, with a restored database")
+		for range 3 {
+			startRun(t, b.Store, rand.Text(), 0)
 		}
 		counts, err := b.RunCounts(t.Context(), thisRun.ID)
 		require.NoError(t, err)
