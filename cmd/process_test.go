@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -134,8 +136,9 @@ func registerNamespace(t *testing.T, address, name string) {
 		err = c.Register(t.Context(), &workflowservice.RegisterNamespaceRequest{
 			Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
 		})
-		return err == nil
-	}, 30*time.Second, 100*time.Millisecond)
+		var exists *serviceerror.NamespaceAlreadyExists // a try that timed out has made it
+		return err == nil || errors.As(err, &exists)
+	}, time.Minute, 100*time.Millisecond)
 }
 
 // namespace is the site's own.
