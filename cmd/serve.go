@@ -106,7 +106,7 @@ func withProcess(ctx context.Context, env *environment, d databaseFlags, l logFl
 		return fmt.Errorf("the Temporal settings (TEMPORAL_*): %w", err)
 	}
 	defer temporal.Close()
-	defer context.AfterFunc(ctx, func() { log.Info("stopping: what is under way may finish", "within", drainTime) })()
+	defer context.AfterFunc(ctx, func() { log.InfoContext(ctx, "stopping: what is under way may finish", "within", drainTime) })()
 	return run(&process{store: store, temporal: temporal, namespace: options.Namespace, log: log})
 }
 

@@ -138,7 +138,7 @@ func TestTheNextVersionMigratesWhileThisOneServes(t *testing.T) {
 	require.Zero(t, api.kill(syscall.SIGTERM), api.text())
 
 	ended := eventuallyRun(t, newer, "finished")
-	require.Zero(t, ended.Body["counts"].(map[string]any)["pending"])
+	require.Subset(t, ended.Body["counts"], map[string]any{"declined": 0.0, "pending": 0.0, "unresolved": 0.0})
 	require.Len(t, s.shop.Orders(), billed+streamed)
 	require.Len(t, s.shop.Calls(), billed+streamed, "no order was asked for twice")
 	require.Equal(t, []string{fmt.Sprint(billed + streamed)}, s.db.Lines(t, "SELECT count(*)::text FROM charge WHERE status = 'charged'"))

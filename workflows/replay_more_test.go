@@ -68,7 +68,7 @@ func TestRecordACancelledCharge(t *testing.T) {
 // What the schedule starts: the month's run; the run that is under way already;
 // nothing, where no schedule has started it.
 func TestRecordScheduledRuns(t *testing.T) {
-	month := billing.PeriodAt(time.Now().UTC().AddDate(0, 0, -31), time.UTC) // its time has been
+	month := period(t, "2024-01") // its time has been
 	schedule := workflows.Schedule{Day: 1, Hour: 6, Zone: time.UTC}
 	for name, prepare := range map[string]func(*testing.T, client.Client){
 		"started": func(*testing.T, client.Client) {},
@@ -89,7 +89,7 @@ func TestRecordScheduledRuns(t *testing.T) {
 			prepare(t, c)
 			handle, err := c.ScheduleClient().Create(t.Context(), schedule.Options())
 			require.NoError(t, err)
-			times, _, err := schedule.Backfill(month, month, time.Now())
+			times, _, err := schedule.Backfill(month, month, schedule.NominalTime(month))
 			require.NoError(t, err)
 			require.NoError(t, handle.Backfill(t.Context(), client.ScheduleBackfillOptions{Backfill: times}))
 			id := workflows.ScheduledRunID + "-" + schedule.NominalTime(month).UTC().Format(time.RFC3339)
