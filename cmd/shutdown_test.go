@@ -68,7 +68,7 @@ func TestTheAPIStopsWithChargesUnderWay(t *testing.T) {
 	code, took := api.stop(t)
 
 	require.Zero(t, code, api.text())
-	require.Less(t, took, 3*time.Second, "nobody's wait holds up the stop")
+	require.Less(t, took, 5*time.Second, "nobody's wait holds up the stop")
 	codes := map[int]int{}
 	for range n {
 		codes[(<-answers).Code]++
@@ -103,7 +103,7 @@ func TestServeStopsWithChargesUnderWay(t *testing.T) {
 
 	t.Logf("serve: stopped after %s", took.Round(time.Millisecond))
 	require.Zero(t, code, serve.text())
-	require.Less(t, took, 5*time.Second)
+	require.Less(t, took, 10*time.Second)
 	for range n {
 		require.Contains(t, []int{http.StatusOK, http.StatusAccepted}, (<-answers).Code)
 	}
