@@ -103,18 +103,22 @@ func (p *process) find(t *testing.T, pattern string) string {
 // site is where the processes of one test meet: a database, a Temporal
 // namespace, a fake shop.
 type site struct {
-	db        modelstest.Database
-	shop      *shoptest.Server
-	namespace string
-	env       []string
+	db   modelstest.Database
+	shop *shoptest.Server
+	env  []string
 }
 
 func newSite(t *testing.T, temporalAddress string, o shoptest.Options) *site {
 	t.Helper()
+	return newSiteIn(t, temporalAddress, newNamespace(t, temporalAddress), o)
+}
+
+func newSiteIn(t *testing.T, temporalAddress, namespace string, o shoptest.Options) *site {
+	t.Helper()
 	o.APIKey, o.APISecret = "key", "secret"
-	s := &site{db: modelstest.Postgres(t), shop: shoptest.Start(t, o), namespace: newNamespace(t, temporalAddress)}
+	s := &site{db: modelstest.Postgres(t), shop: shoptest.Start(t, o)}
 	s.env = []string{
-		"DATABASE_URL=" + s.db.URL, "TEMPORAL_ADDRESS=" + temporalAddress, "TEMPORAL_NAMESPACE=" + s.namespace,
+		"DATABASE_URL=" + s.db.URL, "TEMPORAL_ADDRESS=" + temporalAddress, "TEMPORAL_NAMESPACE=" + namespace,
 		"SHOP_URL=" + s.shop.URL, "SHOP_API_KEY=key", "SHOP_API_SECRET=secret", "HTTP_ADDR=127.0.0.1:0", "HOME=" + t.TempDir(),
 	}
 	s.db.AddClub(t, 1, 1)
