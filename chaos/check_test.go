@@ -32,7 +32,8 @@ func sound() *books {
 	november.Run.State, november.Run.CutOff = "finished", at(30)
 	return &books{
 		plan: &plan{Subscribers: []subscriber{
-			{ID: "s-1", Customer: "c-1", Kind: kindEligible}, {ID: "s-2", Customer: "c-2", Kind: kindEligible},
+			{ID: "s-1", Customer: "c-1", Kind: kindEligible},
+			{ID: "s-2", Customer: "c-2", Kind: kindEligible},
 			{ID: "s-3", Customer: "c-3", Kind: kindPaused},
 		}},
 		months: []string{"2026-11"},

@@ -49,7 +49,8 @@ func (r runRow) run() (*billing.Run, error) {
 
 // StartRun records a new run of the period, with its cut-off now and how many
 // are due, or returns the one that the execution has recorded before. A run of
-// the period that has not ended was lost by Temporal: it becomes abandoned.
+// the period that has not ended was lost by Temporal: it becomes abandoned. What
+// pages of earlier runs have claimed and not settled is free to be taken over.
 func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
 	var started *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -67,6 +68,13 @@ func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID
 		}
 		err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", period.String()).
 			Updates(map[string]any{"state": string(billing.RunAbandoned), "ended_at": timestamp{now}}).Error
+		if err != nil {
+			return err
+		}
+		// Claims that are held are pages' of earlier runs, which have ended: there is
+		// one run of a period at a time.
+		err = tx.Model(&chargeRow{}).Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL", period.String()).
+			Update("claimed_until", nil).Error
 		if err != nil {
 			return err
 		}

@@ -1,8 +1,8 @@
 package models_test
 
 import (
-	"crypto/rand"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"math"
 	"slices"
