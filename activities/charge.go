@@ -110,8 +110,11 @@ func (a *Activities) doubted(ctx context.Context, charge billing.Charge) (*billi
 	if permitted {
 		return nil, nil
 	}
-	return unresolved(charge, FailureInDoubt, "the request may have reached the shop earlier, and the shop is not idempotent"), nil
+	return unresolved(charge, FailureInDoubt, sentEarlier), nil
 }
+
+// sentEarlier says why a charge is in doubt that was claimed and not settled.
+const sentEarlier = "the request may have reached the shop earlier, and the shop is not idempotent"
 
 // withdraw notes that nothing was sent.
 func (a *Activities) withdraw(ctx context.Context, charge billing.Charge) error {

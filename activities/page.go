@@ -136,7 +136,26 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 			return nil, asFailure(err)
 		}
 	}
-	return &p.out, nil
+	return &p.out, p.release(ctx)
+}
+
+// release lets go of the claims of an earlier try that this one does not place,
+// because the page has stopped: whoever wants those orders must not wait for it.
+func (p *page) release(ctx context.Context) error {
+	claims := make([]billing.Charge, 0, len(p.own))
+	for _, c := range p.own {
+		claims = append(claims, *p.notPlaced(c))
+	}
+	return p.settle(ctx, claims)
+}
+
+// notPlaced is a claim of an earlier try as it is to be left: free to be taken
+// over, or in doubt, where it may have reached a shop that is not idempotent.
+func (p *page) notPlaced(charge billing.Charge) *billing.Charge {
+	if p.policy.Idempotent || charge.SentAt.IsZero() {
+		return &charge
+	}
+	return unresolved(charge, FailureInDoubt, sentEarlier)
 }
 
 // nextBatch claims, orders and settles one batch, as soon as the run's pace lets
@@ -247,11 +266,10 @@ func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Charge
 }
 
 // orderAgain places an order that an earlier try of the page has claimed, and
-// may have sent, which only an idempotent shop forgives. Where the page stops it
-// returns nil: the claim must keep what it knows.
+// may have sent, which only an idempotent shop forgives.
 func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.Charge {
 	if ctx.Err() != nil || p.stopped() {
-		return nil
+		return p.notPlaced(charge)
 	}
 	if p.policy.Idempotent {
 		return p.order(ctx, charge)

@@ -113,3 +113,36 @@ func TestARestoredDatabaseAsksForTheSameOrders(t *testing.T) {
 	require.Len(t, s.shop.Orders(), n)
 	require.Len(t, s.shop.Calls(), 2*n)
 }
+
+// A run that is paused while the orders of a dead worker are in doubt holds
+// nobody up: its page lets go of them.
+func TestAPausedRunHoldsNobodyUp(t *testing.T) {
+	for name, idempotent := range map[string]bool{"idempotent shop": true, "every call is an order": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{NewOrderPerCall: !idempotent})
+			s.env = append(s.env, fmt.Sprintf("SHOP_IDEMPOTENT=%t", idempotent), "CHARGE_WAIT=60s")
+			s.subscribers(t, 6)
+			_, api := s.api(t, "api")
+			worker := s.worker(t)
+			s.shop.SetFaults(shoptest.Fault{Delay: time.Minute}) // books at once
+			require.Equal(t, http.StatusAccepted, mustSend(t, http.MethodPost, runURL(api), `{"concurrency":24}`).Code)
+			require.Eventually(t, func() bool { return len(s.shop.Orders()) == 6 }, time.Minute, 5*time.Millisecond)
+			worker.kill(syscall.SIGKILL)
+			s.shop.SetFaults()
+			s.worker(t)
+			require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, runURL(api)+"/pause", "").Code)
+
+			got := mustSend(t, http.MethodPost, api+"/subscription/s-000003/charge/by-hand", "")
+
+			if idempotent {
+				require.Equal(t, http.StatusOK, got.Code, got.Body)
+				require.Equal(t, time.Now().UTC().Format("2006-01")+"-s-000003", got.Body["request_id"])
+			} else {
+				require.Equal(t, http.StatusConflict, got.Code, got.Body)
+				require.Equal(t, "charge_unresolved", got.Body["code"])
+			}
+			require.Len(t, s.shop.Orders(), 6)
+		})
+	}
+}
