@@ -12,7 +12,7 @@ FUZZTIME ?= 10s
 # The race detector slows some tests down by a factor of ten.
 TESTFLAGS ?= -race -timeout=20m
 
-# The nested modules, those that are there: dev/, bench/.
+# The nested modules, those that are there: dev/, bench/, chaos/.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard */go.mod))
 
 # $(call in-each,COMMAND) runs it in each module, in all of them even if it fails in one.
@@ -57,6 +57,8 @@ test: build ## Run all tests, on SQLite, PostgreSQL and a real Temporal server
 	TEST_DRAYMAN=$(CURDIR)/bin/drayman bin/drayman-dev env -- go test $(TESTFLAGS) ./...
 	@# Without -race, which would compile the Temporal server a second time.
 	go test -C dev ./...
+	@# It kills processes by the dozen: alone, so that nothing else is slow meanwhile.
+	TEST_DRAYMAN=$(CURDIR)/bin/drayman TEST_DRAYMAN_DEV=$(CURDIR)/bin/drayman-dev go test -C chaos -timeout=30m ./...
 
 # -fuzz takes one target at a time. The first time, all that a package uses is
 # compiled anew, to see what an input reaches: minutes, for api.
@@ -71,6 +73,10 @@ fuzz: ## Fuzz each target for FUZZTIME (10s), one after the other, up to the fir
 .PHONY: bench
 bench: build ## Measure a billing run on real processes; ARGS='--charges 20000 --rounds 3'
 	bin/drayman-dev env -- go -C bench run . $(ARGS)
+
+.PHONY: chaos
+chaos: build ## Put real processes through a fault campaign of about 3 minutes; ARGS='--seed 7 --shop-idempotent=false', '--seeds 10 --both-modes'
+	go -C chaos run . $(ARGS)
 
 .PHONY: check
 check: check-tree check-tidy check-vet check-format check-lint check-workflows check-vuln check-compose ## Run all static checks

@@ -66,6 +66,8 @@ type page struct {
 	out ChargePageOutput
 
 	own           []billing.Charge // claims of an earlier try, to be placed first
+	sendUntil     time.Time        // orders of the batch are sent no later
+	unknown       error            // why nobody can say how a claim of an earlier try stands
 	tried, failed int
 }
 
@@ -225,6 +227,7 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 	if len(charges) == 0 {
 		return nil
 	}
+	p.sendUntil = time.Now().Add(heldFor / 2)
 	placed := make([]*billing.Charge, len(charges))
 	var orders errgroup.Group
 	orders.SetLimit(max(p.in.Concurrency, 1))
@@ -247,13 +250,13 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 		return err
 	}
 	p.judge(settled)
-	return ctx.Err()
+	return errors.Join(ctx.Err(), p.unknown)
 }
 
 // order places an order that was claimed just now. Where the page stops it
 // returns the claim as it is, surely not sent, to be let go.
 func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Charge {
-	if ctx.Err() != nil || p.stopped() {
+	if ctx.Err() != nil || p.stopped() || time.Now().After(p.sendUntil) {
 		return &charge
 	}
 	// What is under way is not cut by a stop: whether the shop has the order would
@@ -275,20 +278,29 @@ func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.C
 		return p.order(ctx, charge)
 	}
 	doubted, err := p.doubted(ctx, charge)
-	if err != nil {
-		p.log.WarnContext(ctx, "a claim stays as it is", "request_id", charge.RequestID, "error", err)
-	}
 	if err != nil || doubted != nil {
+		p.giveUp(err)
 		return doubted
 	}
 	ordered := p.order(ctx, charge)
 	if ordered.Status == billing.Pending { // surely not sent: take the leave back
 		if err := p.withdraw(context.WithoutCancel(ctx), charge); err != nil {
+			p.giveUp(err)
 			return nil
 		}
 		ordered.SentAt = time.Time{}
 	}
 	return ordered
+}
+
+// giveUp has this try fail where err is none; the next one finds the claim again.
+func (p *page) giveUp(err error) {
+	if err == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unknown = err
 }
 
 func (p *page) stop(why, detail string) {

@@ -63,12 +63,17 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 	if a.memory == nil {
 		return out, nil
 	}
-	// Those that have charged first: they know most.
-	for _, completed := range []bool{true, false} {
-		forgotten, err := a.forgotten(ctx, in.Run.Period, completed)
-		if err != nil {
-			return nil, err
-		}
+	// The others are listed first: one that completes meanwhile is in both lists.
+	others, err := a.forgotten(ctx, in.Run.Period, false)
+	if err != nil {
+		return nil, err
+	}
+	charged, err := a.forgotten(ctx, in.Run.Period, true)
+	if err != nil {
+		return nil, err
+	}
+	// Those that have charged are put back first: they know most.
+	for _, forgotten := range [][]Execution{charged, others} {
 		n, err := a.recall(ctx, in.Run, forgotten)
 		if out.Recalled += n; err != nil {
 			return nil, err
@@ -154,6 +159,10 @@ func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Cha
 	case c.CustomerID == "" && !a.policy.Idempotent:
 		return false, nil // the first call to such a shop comes after the customer is in the history
 	case c.CustomerID == "":
+		open, err := a.store.WithOpenCharge(ctx, c.Period, []string{c.SubscriptionID})
+		if err != nil || open[c.SubscriptionID] {
+			return false, err // it has begun since it was listed
+		}
 		claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
 			SubscriptionID: c.SubscriptionID, Period: c.Period, RequestID: c.RequestID, RunID: c.RunID, RequireEligible: true,
 		}, c.Owner, false)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,7 +29,7 @@ type books struct {
 	answers []exchange
 	subs    map[string]subscription // by id
 	reports map[string]report
-	leaks   []string // logs in which the shop's secret stands
+	leaks   []string // files in which the shop's secret stands
 }
 
 // row is a charge of the ledger.
@@ -37,6 +39,7 @@ type row struct {
 	CreatedAt                                         time.Time
 	ResolvedBy, ResolvedNote                          *string
 	SettledAt                                         *time.Time
+	Failure                                           *string
 }
 
 // subscription is a row with its history, the latest last.
@@ -78,18 +81,21 @@ func (c *campaign) readBooks(ctx context.Context) (*books, error) {
 	}
 	for _, month := range c.months {
 		var r report
-		if err := getJSON(ctx, c.apis[0]+"/billing-run/"+month+"/report", &r); err != nil {
+		err := until(ctx, 30*time.Second, func(ctx context.Context) error {
+			return getJSON(ctx, c.apis[0]+"/billing-run/"+month+"/report", &r)
+		})
+		if err != nil {
 			return nil, fmt.Errorf("the report of %s: %w", month, err)
 		}
 		b.reports[month] = r
 	}
-	b.leaks, err = logsWith(c.dir, shopSecret)
+	b.leaks, err = filesWith(c.dir, shopSecret)
 	return b, err
 }
 
 func (c *campaign) readTables(ctx context.Context, b *books) error {
 	rows, err := c.db.Query(ctx, `SELECT request_id, subscription_id, period, status, customer_id, shop_order, created_at,
-		resolved_by, resolved_note, settled_at FROM charge ORDER BY created_at, request_id`)
+		resolved_by, resolved_note, settled_at, failure_detail FROM charge ORDER BY created_at, request_id`)
 	if err != nil {
 		return err
 	}
@@ -147,39 +153,42 @@ func (s subscription) eligibleAt(at time.Time) bool {
 	return status == statusActive && (s.Club == 1 || s.Club == 2)
 }
 
-func getJSON(ctx context.Context, url string, into any) error {
-	return until(ctx, 30*time.Second, func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = response.Body.Close() }() // it is read
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s", url, response.Status)
-		}
-		return json.NewDecoder(response.Body).Decode(into)
+// everNotEligible says whether there was a moment from the one time to the other
+// at which the subscription was not eligible.
+func (s subscription) everNotEligible(from, to time.Time) bool {
+	return !s.eligibleAt(from) || slices.ContainsFunc(s.History, func(h statusRow) bool {
+		return h.Effect.After(from) && !h.Effect.After(to) && h.Status != statusActive
 	})
 }
 
-// logsWith names the logs of processes that hold the text.
-func logsWith(dir, text string) ([]string, error) {
-	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+func getJSON(ctx context.Context, url string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var found []string
-	for _, path := range logs {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }() // it is read
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return json.NewDecoder(response.Body).Decode(into)
+}
+
+// filesWith names the files of a campaign that hold the text: logs, answers,
+// Temporal's histories, the tables. PostgreSQL's come and go meanwhile.
+func filesWith(dir, text string) (found []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return nil //nolint:nilerr // gone since it was listed
 		}
-		if strings.Contains(string(data), text) {
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(data, []byte(text)) {
 			found = append(found, filepath.Base(path))
 		}
-	}
-	return found, nil
+		return nil
+	})
+	return found, err
 }

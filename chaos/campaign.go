@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,8 +21,9 @@ type campaign struct {
 	months []string // the current one first
 	out    io.Writer
 
-	kills  atomic.Int64
-	poison atomic.Int64
+	kills      atomic.Int64
+	poison     atomic.Int64
+	unanswered atomic.Int64 // customers who gave up
 }
 
 // result is what a campaign came to.
@@ -38,10 +40,14 @@ type result struct {
 // the books.
 func runCampaign(ctx context.Context, dir string, programs programs, s sizes, out io.Writer) (_ *result, err error) {
 	begun := time.Now()
+	if later := begun.UTC().Add(s.Duration + 2*settleLimit); later.Month() != begun.UTC().Month() {
+		return nil, errors.New("the month ends too soon: the plan is for one")
+	}
 	p := newPlan(s)
 	if err := writeJSON(filepath.Join(dir, "plan.json"), p); err != nil {
 		return nil, err
 	}
+	out = &serialized{to: out}
 	site, err := newSite(ctx, dir, programs, p)
 	defer site.close()
 	if err != nil {
@@ -53,9 +59,11 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 	}
 	c := &campaign{site: site, plan: p, client: client, out: out, months: months(time.Now().UTC(), s.Months)}
 	fmt.Fprintf(out, "seed %d: all is up after %s\n", s.Seed, time.Since(begun).Round(time.Second))
-	c.rage(ctx)
+	if err := c.rage(ctx); err != nil {
+		return nil, err
+	}
 	fmt.Fprintf(out, "seed %d: left in peace after %s, %d kills\n", s.Seed, time.Since(begun).Round(time.Second), c.kills.Load())
-	unsettled := c.settle(ctx)
+	unkept := append(c.unkept(), c.settle(ctx)...)
 	if err := client.close(); err != nil {
 		return nil, fmt.Errorf("the log of answers: %w", err)
 	}
@@ -65,9 +73,14 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 	}
 	r := &result{
 		Sizes: s, Kills: int(c.kills.Load()), Toxics: int(c.poison.Load()),
-		Figures: books.figures(), Findings: append(unsettled, books.check()...),
+		Figures: books.figures(), Findings: append(unkept, books.check()...),
 	}
 	r.Took = time.Since(begun)
+	if len(r.Findings) > 0 {
+		if err := writeJSON(filepath.Join(dir, "ledger.json"), books.ledger); err != nil {
+			return nil, err
+		}
+	}
 	return r, writeJSON(filepath.Join(dir, "result.json"), r)
 }
 
@@ -81,29 +94,49 @@ func months(now time.Time, n int) []string {
 	return list
 }
 
+// unkept says what of the plan was not carried out, or went unanswered.
+func (c *campaign) unkept() []string {
+	var f findings
+	if n := c.unanswered.Load(); n > 0 {
+		f.add("%d customers were never answered for good", n)
+	}
+	if n := int(c.kills.Load()); n < len(c.plan.Kills)*9/10 {
+		f.add("only %d of %d kills hit", n, len(c.plan.Kills))
+	}
+	if n := int(c.poison.Load()); n < len(c.plan.Toxics)*8/10 { // some wait for the one before until the end
+		f.add("only %d of %d toxics were applied", n, len(c.plan.Toxics))
+	}
+	return f
+}
+
 // rage carries out the plan. Customers who are still asking at its end go on, in
-// settle's time.
-func (c *campaign) rage(ctx context.Context) {
-	ctx, over := context.WithTimeout(ctx, c.plan.Sizes.Duration)
+// peace.
+func (c *campaign) rage(whole context.Context) error {
+	ctx, over := context.WithTimeout(whole, c.plan.Sizes.Duration)
 	defer over()
 	begin := time.Now()
 	var all, customers sync.WaitGroup
-	patience, stop := context.WithTimeout(context.WithoutCancel(ctx), c.plan.Sizes.Duration+settleLimit)
+	patience, stop := context.WithTimeout(whole, c.plan.Sizes.Duration+settleLimit)
 	defer stop()
+	ask := func(answered bool) {
+		if !answered {
+			c.unanswered.Add(1)
+		}
+	}
 
 	all.Go(func() {
 		each(ctx, begin, c.plan.Charges, func(s charge) (time.Duration, func()) {
-			return s.At, func() { c.client.charge(patience, s.Subscription, s.RequestID) }
+			return s.At, func() { ask(c.client.charge(patience, s.Subscription, s.RequestID)) }
 		}, &customers)
 	})
 	all.Go(func() {
 		each(ctx, begin, c.plan.Changes, func(s change) (time.Duration, func()) {
-			return s.At, func() { c.client.change(patience, s) }
+			return s.At, func() { ask(c.client.change(patience, s)) }
 		}, &customers)
 	})
 	all.Go(func() {
 		each(ctx, begin, c.plan.Joins, func(s join) (time.Duration, func()) {
-			return s.At, func() { c.client.join(patience, s) }
+			return s.At, func() { ask(c.client.join(patience, s)) }
 		}, &customers)
 	})
 	all.Go(func() {
@@ -114,8 +147,9 @@ func (c *campaign) rage(ctx context.Context) {
 	all.Go(func() { c.client.watchRuns(ctx, c.months) })
 	c.disturb(ctx, begin, &all)
 	all.Wait()
-	c.calm(patience)
+	err := c.calm(patience)
 	customers.Wait()
+	return errors.Join(err, whole.Err())
 }
 
 // disturb starts the killer, the poisoner and the shop's storms.
@@ -126,14 +160,15 @@ func (c *campaign) disturb(ctx context.Context, begin time.Time, all *sync.WaitG
 		}, all)
 	})
 	var number atomic.Int64
-	for link := range c.links { // one toxic at a time on each
+	for name, link := range c.links { // one toxic at a time on each
 		all.Go(func() {
 			for _, t := range c.plan.Toxics {
-				if t.Link != link || !wait(ctx, time.Until(begin.Add(t.At))) {
+				if t.Link != name || !wait(ctx, time.Until(begin.Add(t.At))) {
 					continue
 				}
-				if err := c.links.apply(ctx, int(number.Add(1)), t); err != nil {
+				if err := link.apply(ctx, int(number.Add(1)), t); err != nil {
 					fmt.Fprintf(c.out, "toxic %+v: %v\n", t, err)
+					continue
 				}
 				c.poison.Add(1)
 			}
@@ -148,7 +183,7 @@ func (c *campaign) disturb(ctx context.Context, begin time.Time, all *sync.WaitG
 	})
 	all.Go(func() {
 		if wait(ctx, c.plan.Sizes.Duration/2) {
-			c.faults.set(ctx, func(b *faultBoard) { b.declined = declinedAtLast })
+			c.faults.set(ctx, func(b *faultBoard) { b.declined = c.plan.declined(true) })
 		}
 	})
 }
@@ -164,11 +199,9 @@ func (c *campaign) kill(ctx context.Context, k kill) {
 }
 
 // calm ends all disturbance.
-func (c *campaign) calm(ctx context.Context) {
-	c.faults.set(ctx, func(b *faultBoard) { b.calm, b.storm, b.declined = true, nil, declinedAtLast })
-	if err := c.awaitReady(ctx); err != nil {
-		fmt.Fprintln(c.out, "after the campaign:", err)
-	}
+func (c *campaign) calm(ctx context.Context) error {
+	c.faults.set(ctx, func(b *faultBoard) { b.calm, b.storm, b.declined = true, nil, c.plan.declined(true) })
+	return c.awaitReady(ctx)
 }
 
 // each carries out the steps, each at its time and beside the others.
@@ -180,6 +213,19 @@ func each[T any](ctx context.Context, begin time.Time, steps []T, do func(T) (ti
 		}
 		group.Go(act)
 	}
+}
+
+// serialized lets several write.
+type serialized struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+// Write implements io.Writer.
+func (s *serialized) Write(text []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to.Write(text)
 }
 
 func writeJSON(path string, value any) error {

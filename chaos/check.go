@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,9 @@ func (b *books) check() []string {
 	b.checkJoins(&f)
 	b.checkEveryone(&f)
 	b.checkReports(&f)
+	if n := b.figures(); 3*n.ResolvedByMan > n.Charged {
+		f.add("%d of %d charges had to be settled by hand", n.ResolvedByMan, n.Charged)
+	}
 	for _, name := range b.leaks {
 		f.add("the shop's secret stands in %s", name)
 	}
@@ -100,6 +104,10 @@ func (b *books) checkOrders(f *findings) {
 			f.add("order %s is %s's for %s, its row %s's for %s", o.RequestID, o.CustomerID, b.monthOf(o), r.Customer, r.Period)
 		case r.Order != nil && orderID([]byte(*r.Order)) != "" && orderID([]byte(*r.Order)) != o.OrderID:
 			f.add("the row of %s has another order's number", o.RequestID)
+		case o.CreatedAt.Before(r.CreatedAt):
+			f.add("order %s of %s is older than its claim of %s", o.RequestID, clock(o.CreatedAt), clock(r.CreatedAt))
+		case r.SettledAt != nil && r.SettledAt.Before(o.CreatedAt.Truncate(time.Microsecond)):
+			f.add("row %s was settled at %s, before its order of %s", o.RequestID, clock(*r.SettledAt), clock(o.CreatedAt))
 		}
 	}
 }
@@ -119,8 +127,12 @@ func (b *books) checkLedger(f *findings) {
 	for _, o := range b.orders {
 		booked[o.RequestID] = true
 	}
+	mayDecline := set(b.plan.declined(false))
 	standing := map[string]string{}
 	for _, r := range b.ledger {
+		if s := b.subs[r.Subscription]; !s.eligibleAt(r.CreatedAt) {
+			f.add("row %s was claimed at %s, when its subscription was not eligible", r.RequestID, clock(r.CreatedAt))
+		}
 		key := r.Subscription + " " + r.Period
 		if r.Status != "declined" {
 			if other, twice := standing[key]; twice {
@@ -133,6 +145,8 @@ func (b *books) checkLedger(f *findings) {
 			f.add("row %s is charged, but the shop has no such order", r.RequestID)
 		case r.Status != "charged" && r.Status != "declined":
 			f.add("row %s is still %s", r.RequestID, r.Status)
+		case r.Status == "declined" && r.ResolvedBy == nil && !mayDecline[r.Customer]:
+			f.add("row %s is declined, though the shop never declined %s: %s", r.RequestID, r.Customer, value(r.Failure))
 		case r.SettledAt == nil:
 			f.add("row %s does not say when it was settled", r.RequestID)
 		case r.ResolvedBy != nil && (*r.ResolvedBy != resolver || r.ResolvedNote == nil || !strings.Contains(*r.ResolvedNote, r.RequestID)):
@@ -147,23 +161,45 @@ var chargePath = regexp.MustCompile(`^/subscription/([^/]+)/charge/([^/]+)$`)
 // brief's.
 func (b *books) checkAnswers(f *findings) {
 	rows := b.keyed()
-	orders := map[string]bool{}
-	for _, o := range b.orders {
-		orders[o.RequestID] = true
-	}
 	for _, a := range b.answers {
-		m := chargePath.FindStringSubmatch(a.Path)
-		switch {
-		case a.Status >= 500 && a.Status != http.StatusServiceUnavailable, a.Status == http.StatusUnprocessableEntity, a.Status == http.StatusBadRequest:
-			f.add("%s %s was answered %d: %s%s", a.Method, a.Path, a.Status, a.Answer, a.Error)
-		case m == nil || a.Method != http.MethodPost:
-		case a.Status == http.StatusOK:
-			b.checkCharged(f, rows, m[1], a)
-		case a.Status == http.StatusPaymentRequired && orders[m[2]]:
-			f.add("%s was answered 402, but the shop has its order", m[2])
-		case a.Status == http.StatusNotFound:
-			f.add("%s was answered 404", a.Path)
+		if m := chargePath.FindStringSubmatch(a.Path); m != nil && a.Method == http.MethodPost {
+			b.checkChargeAnswer(f, rows, m[1], a)
+			continue
 		}
+		// Of runs: 404 and 409 for what operators do too late; of subscribing: 409.
+		allowed := []int{0, http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}
+		if statusPath.MatchString(a.Path) {
+			allowed = []int{0, http.StatusOK, http.StatusServiceUnavailable}
+		}
+		if !slices.Contains(allowed, a.Status) {
+			f.add("%s %s was answered %d: %s%s", a.Method, a.Path, a.Status, a.Answer, a.Error)
+		}
+	}
+}
+
+// checkChargeAnswer holds the answer to a charge against the ledger.
+func (b *books) checkChargeAnswer(f *findings, rows map[string]row, subscription string, a exchange) {
+	var problem struct {
+		Code   string `json:"code"`
+		Charge struct {
+			RequestID string `json:"request_id"`
+		} `json:"charge"`
+	}
+	_ = json.Unmarshal(a.Answer, &problem) // an answer without a code is none of these problems
+	switch {
+	case a.Status == http.StatusOK:
+		b.checkCharged(f, rows, subscription, a)
+	case a.Status == http.StatusPaymentRequired:
+		if r := rows[problem.Charge.RequestID]; r.Status != "declined" || r.Subscription != subscription {
+			f.add("%s was answered 402 for %q, whose row is %q", a.Path, problem.Charge.RequestID, r.Status)
+		}
+	case a.Status == http.StatusConflict && problem.Code == "not_eligible":
+		if !b.subs[subscription].everNotEligible(a.Sent.Add(-clientPatience), a.Got) {
+			f.add("%s was refused as not eligible, and was eligible all the time: %s", subscription, a.Answer)
+		}
+	case a.Status == http.StatusConflict && problem.Code == "charge_unresolved":
+	case a.Status != 0 && a.Status != http.StatusAccepted && a.Status != http.StatusServiceUnavailable:
+		f.add("%s was answered %d: %s%s", a.Path, a.Status, a.Answer, a.Error)
 	}
 }
 
@@ -183,6 +219,8 @@ func (b *books) checkCharged(f *findings, rows map[string]row, subscription stri
 	switch {
 	case !ok || r.Status != "charged" || r.Subscription != subscription || r.Period != charge.Period:
 		f.add("%s was answered 200 with %s, which the ledger denies", a.Path, charge.RequestID)
+	case r.SettledAt == nil || r.SettledAt.After(a.Got):
+		f.add("%s was answered 200 before the ledger had it", a.Path)
 	case orderID(charge.Order) != "" && (r.Order == nil || orderID(charge.Order) != orderID([]byte(*r.Order))):
 		f.add("%s was answered with an order that the ledger does not have", a.Path)
 	}
@@ -209,6 +247,9 @@ func (b *books) checkChanges(f *findings) {
 	}
 	for _, a := range b.answers {
 		m := statusPath.FindStringSubmatch(a.Path)
+		if m != nil && a.Status == http.StatusOK && !b.subs[m[1]].hasChange(a) {
+			f.add("%s of %s was answered 200 and is not in the history", a.Body, m[1])
+		}
 		if m == nil || a.Status != http.StatusOK || strings.Contains(a.Body, `"status_id":1`) {
 			continue
 		}
@@ -226,6 +267,15 @@ func (b *books) checkChanges(f *findings) {
 			}
 		}
 	}
+}
+
+// hasChange says whether the history has a row for a change that was answered. The
+// database's clock is that of this machine.
+func (s subscription) hasChange(a exchange) bool {
+	return slices.ContainsFunc(s.History, func(h statusRow) bool {
+		return strings.Contains(a.Body, fmt.Sprintf(`"status_id":%d`, h.Status)) &&
+			!h.Created.Before(a.Sent.Add(-time.Millisecond)) && !h.Created.After(a.Got)
+	})
 }
 
 // checkJoins: a subscription that was answered 201 is there, once.
@@ -265,28 +315,46 @@ func (b *books) checkEveryone(f *findings) {
 			f.add("%s is %s and was charged", s.ID, s.Kind)
 		}
 	}
-	outcome := map[string]bool{}
-	for _, r := range b.ledger {
-		outcome[r.Subscription+" "+r.Period] = true
-	}
+	mayDecline, charged := set(b.plan.declined(true)), b.charged()
 	for month, r := range b.reports {
 		for _, s := range b.subs {
-			if s.eligibleAt(r.Run.CutOff) && !outcome[s.ID+" "+month] {
-				f.add("%s is eligible and was neither charged nor declined for %s", s.ID, month)
+			if s.eligibleAt(r.Run.CutOff) && !charged[s.ID+" "+month] && !mayDecline[s.Customer] {
+				f.add("%s is eligible, the shop takes its orders, and it is not charged for %s", s.ID, month)
 			}
 		}
 	}
 }
 
-// checkReports: each month's report accounts for exactly those whom our own count
-// finds eligible at its cut-off, and is closed.
-func (b *books) checkReports(f *findings) {
+// charged are the subscriptions and months that the ledger has as charged.
+func (b *books) charged() map[string]bool {
 	charged := map[string]bool{}
 	for _, r := range b.ledger {
 		if r.Status == "charged" {
 			charged[r.Subscription+" "+r.Period] = true
 		}
 	}
+	return charged
+}
+
+func set(values []string) map[string]bool {
+	all := map[string]bool{}
+	for _, v := range values {
+		all[v] = true
+	}
+	return all
+}
+
+func value(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
+
+// checkReports: each month's report accounts for exactly those whom our own count
+// finds eligible at its cut-off, and is closed.
+func (b *books) checkReports(f *findings) {
+	charged := b.charged()
 	for month, r := range b.reports {
 		eligible, paid := 0, 0
 		for _, s := range b.subs {
@@ -308,6 +376,8 @@ func (b *books) checkReports(f *findings) {
 			f.add("the report of %s accounts for %d of %d who were eligible", month, r.Eligible, eligible)
 		case r.Totals["charged_in_run"]+r.Totals["charged_before"] != paid:
 			f.add("the report of %s counts %d and %d as charged, we %d", month, r.Totals["charged_in_run"], r.Totals["charged_before"], paid)
+		case r.Totals["declined"] != eligible-paid:
+			f.add("the report of %s has %d declined, and %d are not charged", month, r.Totals["declined"], eligible-paid)
 		}
 	}
 }

@@ -34,6 +34,7 @@ func sound() *books {
 		plan: &plan{Subscribers: []subscriber{
 			{ID: "s-1", Customer: "c-1", Kind: kindEligible},
 			{ID: "s-2", Customer: "c-2", Kind: kindEligible},
+			{ID: "s-4", Customer: "c-4", Kind: kindEligible, Declined: declinedAtFirst},
 			{ID: "s-3", Customer: "c-3", Kind: kindPaused},
 		}},
 		months: []string{"2026-11"},
@@ -44,7 +45,7 @@ func sound() *books {
 		ledger: []row{ledgerRow("2026-11-s-1", "s-1", "c-1", "A"), ledgerRow("front-s-2-1", "s-2", "c-2", "B")},
 		answers: []exchange{
 			{
-				Sent: at(4), Got: at(7), Method: "POST", Path: "/subscription/s-2/charge/front-s-2-1", Status: 200,
+				Sent: at(4), Got: at(21), Method: "POST", Path: "/subscription/s-2/charge/front-s-2-1", Status: 200,
 				Answer: json.RawMessage(`{"request_id":"front-s-2-1","status":"charged","period":"2026-11","order":{"order_id":"B"}}`),
 			},
 			{
@@ -53,7 +54,7 @@ func sound() *books {
 			},
 		},
 		subs: map[string]subscription{
-			"s-1": {ID: "s-1", Customer: "c-1", Club: 1, History: append(history[:1:1], statusRow{Status: statusCancelled, Effect: at(41)})},
+			"s-1": {ID: "s-1", Customer: "c-1", Club: 1, History: append(history[:1:1], statusRow{Status: statusCancelled, Effect: at(41), Created: at(41)})},
 			"s-2": {ID: "s-2", Customer: "c-2", Club: 2, History: history},
 			"s-3": {ID: "s-3", Customer: "c-3", Club: 1, History: []statusRow{{Status: statusPaused, Effect: at(0).AddDate(-1, 0, 0)}}},
 		},
@@ -88,9 +89,31 @@ func TestEachFaultInTheBooksIsFound(t *testing.T) {
 		"a settled row without a when": {func(b *books) { b.ledger[0].SettledAt = nil }, "does not say when"},
 		"a 200 that the ledger denies": {func(b *books) { b.ledger[1].Status, b.orders = "declined", b.orders[:1] }, "which the ledger denies"},
 		"a 200 with another order":     {func(b *books) { b.ledger[1].Order = text(`{"order_id":"Z"}`) }, "an order that the ledger does not have"},
-		"a 402 for an order":           {func(b *books) { b.answers[0].Status = 402 }, "answered 402, but the shop has its order"},
-		"a 500":                        {func(b *books) { b.answers[1].Status = 500 }, "answered 500"},
-		"an order after a cancel":      {func(b *books) { b.orders[0].CreatedAt = at(50) }, "after {\"status_id\":2} was answered"},
+		"a 402 for what is charged": {func(b *books) {
+			b.answers[0].Status, b.answers[0].Answer = 402, json.RawMessage(`{"charge":{"request_id":"front-s-2-1"}}`)
+		}, `answered 402 for "front-s-2-1", whose row is "charged"`},
+		"a charge refused for nothing": {func(b *books) {
+			b.answers[0].Status, b.answers[0].Answer = 409, json.RawMessage(`{"code":"not_eligible"}`)
+		}, "eligible all the time"},
+		"a conflict of the ledger": {func(b *books) {
+			b.answers[0].Status, b.answers[0].Answer = 409, json.RawMessage(`{"code":"ledger_conflict"}`)
+		}, "answered 409"},
+		"a 200 before it is settled":     {func(b *books) { b.answers[0].Got = at(19) }, "before the ledger had it"},
+		"a cancel that is forgotten":     {func(b *books) { b.answers[1].Sent, b.answers[1].Got = at(30), at(31) }, "is not in the history"},
+		"a claim of one not eligible":    {func(b *books) { b.ledger[0].CreatedAt = at(41) }, "when its subscription was not eligible"},
+		"an order before its claim":      {func(b *books) { b.orders[0].CreatedAt = at(3) }, "older than its claim"},
+		"a row settled before its order": {func(b *books) { b.orders[0].CreatedAt = at(25) }, "before its order"},
+		"a decline of ours": {func(b *books) {
+			b.ledger[0].Status, b.orders = "declined", b.orders[1:]
+		}, "though the shop never declined c-1"},
+		"a customer not charged in the end": {func(b *books) {
+			b.ledger[0].Status, b.orders, b.subs["s-1"] = "declined", b.orders[1:], subscription{ID: "s-1", Customer: "c-1", Club: 1, History: b.subs["s-2"].History}
+		}, "the shop takes its orders"},
+		"too much for people": {func(b *books) {
+			b.ledger[0].ResolvedBy = text(resolver)
+		}, "settled by hand"},
+		"a 500":                   {func(b *books) { b.answers[1].Status = 500 }, "answered 500"},
+		"an order after a cancel": {func(b *books) { b.orders[0].CreatedAt = at(50) }, "after {\"status_id\":2} was answered"},
 		"a claim after a cancel that named another": {func(b *books) {
 			b.orders[0].CreatedAt, b.ledger[0].CreatedAt = at(50), at(49)
 			b.answers[1].Answer = json.RawMessage(`{"charge_in_progress":{"period":"2026-10"}}`)
@@ -106,7 +129,7 @@ func TestEachFaultInTheBooksIsFound(t *testing.T) {
 		}, "s-3 is paused and was charged"},
 		"one who was left out": {func(b *books) {
 			b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
-		}, "neither charged nor declined"},
+		}, "s-5 is eligible, the shop takes its orders"},
 		"a report that misses one": {func(b *books) {
 			b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
 		}, "accounts for 2 of 3"},
@@ -118,6 +141,12 @@ func TestEachFaultInTheBooksIsFound(t *testing.T) {
 			r.Closed = false
 			b.reports["2026-11"] = r
 		}, "is not closed"},
+		"a report that skips one": {func(b *books) {
+			b.subs["s-4"] = subscription{ID: "s-4", Customer: "c-4", Club: 1, History: b.subs["s-2"].History}
+			r := b.reports["2026-11"]
+			r.Eligible, r.Totals["skipped"] = 3, 1
+			b.reports["2026-11"] = r
+		}, "has 0 declined, and 1 are not charged"},
 		"a secret in a log": {func(b *books) { b.leaks = []string{"worker-1.log"} }, "secret stands in worker-1.log"},
 	}
 	for name, c := range cases {
@@ -136,12 +165,19 @@ func TestWhatIsAllowed(t *testing.T) {
 	t.Run("an order that was claimed before the cancel, which said so", func(t *testing.T) {
 		b := sound()
 		b.orders[0].CreatedAt = at(50)
+		later := at(51)
+		b.ledger[0].SettledAt = &later
 		b.answers[1].Answer = json.RawMessage(`{"charge_in_progress":{"period":"2026-11"}}`)
 		require.Empty(t, b.check())
 	})
 	t.Run("an order after the customer came back", func(t *testing.T) {
 		b := sound()
 		b.orders[0].CreatedAt = at(50)
+		later := at(51)
+		b.ledger[0].CreatedAt, b.ledger[0].SettledAt = at(49), &later
+		s := b.subs["s-1"]
+		s.History = append(s.History, statusRow{Status: statusActive, Effect: at(46), Created: at(46)})
+		b.subs["s-1"] = s
 		b.answers = append(b.answers, exchange{Sent: at(45), Got: at(46), Method: "POST", Path: "/subscription/s-1/status/", Body: `{"status_id":1}`, Status: 200})
 		require.Empty(t, b.check())
 	})

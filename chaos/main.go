@@ -16,10 +16,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	defer context.AfterFunc(ctx, stop)() // a second signal ends us at once
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
-		stop()
 		os.Exit(1)
 	}
 }
@@ -52,8 +51,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			s := o.sizes
 			s.Seed, s.Idempotent = s.Seed+uint64(i), idempotent
 			r, err := o.campaign(ctx, s, stderr)
-			if err != nil {
-				return fmt.Errorf("seed %d: %w", s.Seed, err)
+			if err != nil && ctx.Err() == nil {
+				r = &result{Sizes: s, Findings: []string{"the campaign could not be carried out: " + err.Error()}}
+			} else if err != nil {
+				return err
 			}
 			printResult(stdout, r)
 			if len(r.Findings) > 0 {
@@ -95,7 +96,10 @@ func (o options) campaign(ctx context.Context, s sizes, stderr io.Writer) (*resu
 		fmt.Fprintln(stderr, "its logs and books are in", dir)
 		return r, err
 	}
-	return r, os.RemoveAll(dir)
+	if err := os.RemoveAll(dir); err != nil { // a server may still be ending
+		fmt.Fprintln(stderr, "left behind:", err)
+	}
+	return r, nil
 }
 
 func printResult(out io.Writer, r *result) {
@@ -126,8 +130,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.BothModes, "both-modes", false, "each seed with both kinds of shop")
 	flags.IntVar(&o.Subscriptions, "subscriptions", 4600, "at the beginning")
 	flags.IntVar(&o.Months, "months", 5, "billing runs of the current month and so many less one before it")
-	flags.IntVar(&o.Kills, "kills", 115, "SIGKILLs")
-	flags.DurationVar(&o.Duration, "duration", 3*time.Minute, "of the disturbance")
+	flags.IntVar(&o.Kills, "kills", 105, "SIGKILLs")
+	flags.DurationVar(&o.Duration, "duration", 80*time.Second, "of the disturbance")
 	flags.StringVar(&o.Dir, "dir", filepath.Join(os.TempDir(), "drayman-chaos"), "keeps what a failed campaign leaves")
 	flags.BoolVar(&o.PlanOnly, "plan", false, "print the plan as JSON and do nothing")
 	flags.StringVar(&o.Drayman, "drayman", "../bin/drayman", "the program to put to the test")

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -69,7 +71,7 @@ func (n *node) once(ctx context.Context) error {
 	cmd.Env, cmd.Stdout, cmd.Stderr = n.env, n.log, n.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 15 * time.Second
+	cmd.WaitDelay = 30 * time.Second
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -105,13 +107,26 @@ func (n *node) tryKill(down time.Duration) bool {
 	}
 	pid := n.process.Pid
 	if n.victim != nil {
-		var ok bool
-		if pid, ok = n.victim(); !ok {
+		child, ok := n.victim()
+		if !ok || parentOf(child) != pid { // the file of the one before
 			return false
 		}
+		pid = child
 	}
 	n.down = max(down, time.Millisecond)
 	return syscall.Kill(pid, syscall.SIGKILL) == nil
+}
+
+// parentOf reads a process's parent; 0 where there is none.
+func parentOf(pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "\nPPid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	parent, _ := strconv.Atoi(strings.TrimSpace(line)) // 0 where it is no number
+	return parent
 }
 
 // wait returns after d, or false when the context ends first.

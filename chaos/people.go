@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -14,61 +15,62 @@ import (
 // askAgain is the wait after a request that has not been answered for good.
 const askAgain = 400 * time.Millisecond
 
-// charge asks for the order until the answer is final, or the context ends.
-func (c *client) charge(ctx context.Context, subscription, requestID string) {
+// operatorsPatience is how long an operator repeats a wish.
+const operatorsPatience = 30 * time.Second
+
+// askUntil asks until an answer is final or the context ends, and reports which.
+func askUntil(ctx context.Context, ask func(try int) exchange, later ...int) (exchange, bool) {
 	for try := 1; ctx.Err() == nil; try++ {
+		e := ask(try)
+		if e.Status != 0 && e.Status != http.StatusServiceUnavailable && !slices.Contains(later, e.Status) {
+			return e, true
+		}
+		wait(ctx, askAgain)
+	}
+	return exchange{}, false
+}
+
+// charge asks for the order; it reports whether the answer was final.
+func (c *client) charge(ctx context.Context, subscription, requestID string) bool {
+	_, answered := askUntil(ctx, func(try int) exchange {
 		id := requestID
 		if try%4 == 3 {
 			id = fmt.Sprintf("%s-again-%d", requestID, try)
 		}
-		e := c.send(ctx, http.MethodPost, "/subscription/"+subscription+"/charge/"+id, "")
-		switch e.Status {
-		case 0, http.StatusAccepted, http.StatusServiceUnavailable:
-		default:
-			return
-		}
-		wait(ctx, askAgain)
-	}
+		return c.send(ctx, http.MethodPost, "/subscription/"+subscription+"/charge/"+id, "")
+	}, http.StatusAccepted)
+	return answered
 }
 
 // change sets the status, and after a pause sets it back.
-func (c *client) change(ctx context.Context, s change) {
-	c.setStatus(ctx, s.Subscription, s.Status)
+func (c *client) change(ctx context.Context, s change) bool {
+	answered := c.setStatus(ctx, s.Subscription, s.Status)
 	if s.Back > 0 && wait(ctx, s.Back) {
-		c.setStatus(ctx, s.Subscription, statusActive)
+		answered = c.setStatus(ctx, s.Subscription, statusActive) && answered
 	}
+	return answered
 }
 
-func (c *client) setStatus(ctx context.Context, subscription string, status int) {
-	for ctx.Err() == nil {
-		e := c.send(ctx, http.MethodPost, "/subscription/"+subscription+"/status/", fmt.Sprintf(`{"status_id":%d}`, status))
-		if e.Status != 0 && e.Status != http.StatusServiceUnavailable {
-			return
-		}
-		wait(ctx, askAgain)
-	}
+func (c *client) setStatus(ctx context.Context, subscription string, status int) bool {
+	_, answered := askUntil(ctx, func(int) exchange {
+		return c.send(ctx, http.MethodPost, "/subscription/"+subscription+"/status/", fmt.Sprintf(`{"status_id":%d}`, status))
+	})
+	return answered
 }
 
 // join subscribes a new customer and charges the first month.
-func (c *client) join(ctx context.Context, j join) {
-	for ctx.Err() == nil {
-		e := c.send(ctx, http.MethodPost, "/club/1/subscribe/", fmt.Sprintf(`{"customer_id":%q}`, j.Customer))
-		var made struct {
-			ID       string `json:"id"`
-			Existing string `json:"subscription_id"`
-		}
-		if e.Status == http.StatusCreated || e.Status == http.StatusConflict {
-			_ = json.Unmarshal(e.Answer, &made) // checked below; the checker sees what was answered
-			if id := made.ID + made.Existing; id != "" {
-				c.charge(ctx, id, "front-"+j.Customer)
-			}
-			return
-		}
-		if e.Status != 0 && e.Status != http.StatusServiceUnavailable {
-			return
-		}
-		wait(ctx, askAgain)
+func (c *client) join(ctx context.Context, j join) bool {
+	e, answered := askUntil(ctx, func(int) exchange {
+		return c.send(ctx, http.MethodPost, "/club/1/subscribe/", fmt.Sprintf(`{"customer_id":%q}`, j.Customer))
+	})
+	var made struct {
+		ID       string `json:"id"`
+		Existing string `json:"subscription_id"`
 	}
+	if !answered || json.Unmarshal(e.Answer, &made) != nil || made.ID+made.Existing == "" {
+		return false
+	}
+	return c.charge(ctx, made.ID+made.Existing, "front-"+j.Customer)
 }
 
 // operate carries out a step of a run. Most find a run in another state than
@@ -85,12 +87,9 @@ func (c *client) operate(ctx context.Context, month string, s runStep) {
 	default:
 		path += "/" + s.Do
 	}
-	for try := 0; try < 20 && ctx.Err() == nil; try++ {
-		if e := c.send(ctx, http.MethodPost, path, body); e.Status != 0 && e.Status != http.StatusServiceUnavailable {
-			return
-		}
-		wait(ctx, askAgain)
-	}
+	ctx, cancel := context.WithTimeout(ctx, operatorsPatience)
+	defer cancel()
+	_, _ = askUntil(ctx, func(int) exchange { return c.send(ctx, http.MethodPost, path, body) })
 }
 
 // neverStarted is the state of a month without a run.

@@ -44,6 +44,26 @@ type subscriber struct {
 	ID       string `json:"id"`
 	Customer string `json:"customer"` // has this subscription only
 	Kind     string `json:"kind"`
+	// Declined says whether the shop declines the customer: until half-time, when
+	// the card is mended, or to the end.
+	Declined string `json:"declined,omitempty"`
+}
+
+// The values of subscriber.Declined.
+const (
+	declinedAtFirst = "at first"
+	declinedAlways  = "always"
+)
+
+// declined are the customers whom the shop declines, before half-time or after it.
+func (p *plan) declined(atLast bool) []string {
+	var customers []string
+	for _, s := range p.Subscribers {
+		if s.Declined == declinedAlways || s.Declined == declinedAtFirst && !atLast {
+			customers = append(customers, s.Customer)
+		}
+	}
+	return customers
 }
 
 // join is a new customer, who subscribes and then charges.
@@ -150,7 +170,14 @@ func (d drawing) subscribers() []subscriber {
 		case x < 0.14:
 			kind = kindClosedClub
 		}
-		subscribers[i] = subscriber{ID: fmt.Sprintf("s-%06d", i), Customer: fmt.Sprintf("c-%06d", i), Kind: kind}
+		declined := ""
+		switch x := d.Float64(); {
+		case x < 0.015:
+			declined = declinedAlways
+		case x < 0.03:
+			declined = declinedAtFirst
+		}
+		subscribers[i] = subscriber{ID: fmt.Sprintf("s-%06d", i), Customer: fmt.Sprintf("c-%06d", i), Kind: kind, Declined: declined}
 	}
 	return subscribers
 }
@@ -204,6 +231,7 @@ func (d drawing) runs() []runStep {
 	var steps []runStep
 	pace := float64(d.Subscriptions) / (0.3 * d.Duration.Seconds())
 	slice := 0.8 * float64(d.Duration) / float64(d.Months)
+	verb := deck(d, []string{"pause", "cancel", "pace"})
 	for month := range d.Months {
 		begin := time.Duration((float64(month) + 0.3*d.Float64()) * slice)
 		step := func(after time.Duration, do string, pace float64) {
@@ -212,11 +240,11 @@ func (d drawing) runs() []runStep {
 		step(0, "start", pace)
 		span := d.Duration / 5
 		for at := d.between(0, span/2); at < span; at += d.between(span/8, span/2) {
-			switch d.IntN(4) {
-			case 0:
+			switch verb() {
+			case "pause":
 				step(at, "pause", 0)
 				step(at+d.between(time.Second, 4*time.Second), "resume", 0)
-			case 1:
+			case "cancel":
 				step(at, "cancel", 0)
 				step(at+d.between(500*time.Millisecond, 3*time.Second), "start", pace)
 			default:
@@ -255,20 +283,39 @@ func (d drawing) kills() []kill {
 	return inOrder(kills, func(k kill) time.Duration { return k.At })
 }
 
+// deck deals all before it deals one again, so that no kind is left out by chance.
+func deck[T any](d drawing, all []T) func() T {
+	var left []T
+	return func() T {
+		if len(left) == 0 {
+			left = slices.Clone(all)
+			d.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+		}
+		next := left[0]
+		left = left[1:]
+		return next
+	}
+}
+
 func (d drawing) toxics() []toxic {
 	var toxics []toxic
-	for range d.perMinute(14) {
-		t := d.toxic()
-		t.At, t.For = d.when(0.95), d.between(300*time.Millisecond, 4*time.Second)
-		t.Link = []string{linkShop, linkShop, linkAPIDatabase, linkWorkerDatabase, linkWorkerDatabase, linkTemporal}[d.IntN(6)]
+	link := deck(d, []string{linkShop, linkShop, linkAPIDatabase, linkWorkerDatabase, linkWorkerDatabase, linkTemporal})
+	kinds := map[string]func() int{}
+	for _, name := range []string{linkShop, linkAPIDatabase, linkWorkerDatabase, linkTemporal} {
+		kinds[name] = deck(d, []int{0, 1, 2, 3, 4, 5, 6})
+	}
+	for range d.perMinute(20) {
+		name := link()
+		t := d.toxic(kinds[name]())
+		t.Link, t.At, t.For = name, d.when(0.95), d.between(300*time.Millisecond, 4*time.Second)
 		toxics = append(toxics, t)
 	}
 	return inOrder(toxics, func(t toxic) time.Duration { return t.At })
 }
 
-func (d drawing) toxic() toxic {
+func (d drawing) toxic(kind int) toxic {
 	stream := []string{"upstream", "downstream"}[d.IntN(2)]
-	switch d.IntN(7) {
+	switch kind {
 	case 0:
 		return toxic{Type: "latency", Stream: stream, Attributes: map[string]int{"latency": 50 + d.IntN(1500), "jitter": d.IntN(200)}}
 	case 1: // one direction goes nowhere, the connection stays up: half open
@@ -287,10 +334,11 @@ func (d drawing) toxic() toxic {
 
 func (d drawing) storms() []storm {
 	var storms []storm
-	for range d.perMinute(4) {
+	kind := deck(d, stormKinds)
+	for range d.perMinute(6) {
 		storms = append(storms, storm{
 			At: d.when(0.95), For: d.between(time.Second, 5*time.Second),
-			Kind: stormKinds[d.IntN(len(stormKinds))], Percent: float64(20 + d.IntN(81)),
+			Kind: kind(), Percent: float64(20 + d.IntN(81)),
 		})
 	}
 	return inOrder(storms, func(s storm) time.Duration { return s.At })

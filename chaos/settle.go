@@ -24,6 +24,7 @@ const (
 // closed, and settle by hand what stays unresolved. It returns what cannot be
 // settled.
 func (c *campaign) settle(ctx context.Context) []string {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	for {
@@ -40,6 +41,7 @@ func (c *campaign) settle(ctx context.Context) []string {
 			return nil
 		}
 		if !wait(ctx, time.Second) {
+			open, openErr = c.open(whole)
 			return append(open, fmt.Sprintf("not settled within %s: %v %v", settleLimit, err, openErr))
 		}
 	}

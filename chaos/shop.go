@@ -14,13 +14,6 @@ import (
 	"drayman/shop/shoptest"
 )
 
-// The share of customers whom the shop declines, in the first half of a campaign
-// and after it: some have had their card mended.
-const (
-	declinedAtFirst = 3.0 // percent
-	declinedAtLast  = 1.5
-)
-
 // stormKinds are what a shop can do wrong for a while.
 var stormKinds = []string{"unavailable", "too_many", "refused", "late", "cut_before", "cut_after", "redirect", "booked_and_500"}
 
@@ -50,9 +43,10 @@ type faultBoard struct {
 	seed uint64
 
 	mu       sync.Mutex
-	declined float64
-	calm     bool // declines only
+	declined []string // customers
+	calm     bool     // declines only
 	storm    []shoptest.Fault
+	posts    uint64
 }
 
 // faults is the list: the first that fits acts. Declines come first and are by
@@ -61,19 +55,24 @@ type faultBoard struct {
 func (b *faultBoard) faults() []shoptest.Fault {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	list := []shoptest.Fault{{Percent: b.declined, Seed: b.seed, Status: http.StatusUnprocessableEntity}}
+	var list []shoptest.Fault
+	if len(b.declined) > 0 { // an empty list would be everybody
+		list = append(list, shoptest.Fault{CustomerIDs: b.declined, Status: http.StatusUnprocessableEntity})
+	}
 	if b.calm {
 		return list
 	}
 	list = append(list, b.storm...)
+	b.posts++ // else the lots would be the same after each post
+	seed := b.seed<<16 + b.posts<<8
 	for i, kind := range stormKinds {
 		fault := stormFault(kind)
-		fault.Percent, fault.PercentOfCalls, fault.Seed = 0.5, true, b.seed+uint64(i)
+		fault.Percent, fault.PercentOfCalls, fault.Seed = 0.5, true, seed+uint64(i)
 		list = append(list, fault)
 	}
 	return append(list,
-		shoptest.Fault{Percent: 0.5, PercentOfCalls: true, Seed: b.seed + 100, Body: "thank you, come again"},
-		shoptest.Fault{Percent: 5, PercentOfCalls: true, Seed: b.seed + 101, Delay: 200 * time.Millisecond})
+		shoptest.Fault{Percent: 0.5, PercentOfCalls: true, Seed: seed + 100, Body: "thank you, come again"},
+		shoptest.Fault{Percent: 5, PercentOfCalls: true, Seed: seed + 101, Delay: 200 * time.Millisecond})
 }
 
 func (b *faultBoard) set(ctx context.Context, change func(*faultBoard)) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +55,7 @@ func newSite(ctx context.Context, dir string, programs programs, p *plan) (*site
 	if err := s.startServers(nodesCtx, programs, ports, p.Sizes.Idempotent); err != nil {
 		return s, err
 	}
-	s.faults = &faultBoard{url: "http://" + address(2), seed: p.Sizes.Seed, declined: declinedAtFirst}
+	s.faults = &faultBoard{url: "http://" + address(2), seed: p.Sizes.Seed, declined: p.declined(false)}
 	direct := fmt.Sprintf("postgres://postgres@%s/drayman?sslmode=disable", address(0))
 	if err := s.prepareDatabase(ctx, programs, strings.Replace(direct, "/drayman?", "/postgres?", 1), direct, p); err != nil {
 		return s, err
@@ -209,22 +208,14 @@ func populate(ctx context.Context, db *pgxpool.Pool, p *plan) error {
 	return err
 }
 
-// awaitReady returns when each API answers that it and Temporal are well, and a
-// worker has done something: the search attributes are there.
+// awaitReady returns when each API answers that it, the database and Temporal are
+// well.
 func (s *site) awaitReady(ctx context.Context) error {
 	for _, url := range s.apis {
 		err := until(ctx, ready, func(ctx context.Context) error {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
-			if err != nil {
-				return err
-			}
-			response, err := http.DefaultClient.Do(request)
-			if err != nil {
-				return err
-			}
-			_ = response.Body.Close() // not read
-			if response.StatusCode != http.StatusOK {
-				return errors.New(response.Status)
+			var state struct{ Temporal string }
+			if err := getJSON(ctx, url+"/readyz", &state); err != nil || state.Temporal != "ok" {
+				return fmt.Errorf("temporal is %q: %w", state.Temporal, err)
 			}
 			return nil
 		})

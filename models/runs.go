@@ -50,7 +50,8 @@ func (r runRow) run() (*billing.Run, error) {
 // StartRun records a new run of the period, with its cut-off now and how many
 // are due, or returns the one that the execution has recorded before. A run of
 // the period that has not ended was lost by Temporal: it becomes abandoned. What
-// pages of earlier runs have claimed and not settled is free to be taken over.
+// pages of earlier runs have claimed and surely not sent, or to an idempotent shop,
+// is free to be taken over.
 func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
 	var started *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -71,9 +72,11 @@ func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID
 		if err != nil {
 			return err
 		}
-		// Claims that are held are pages' of earlier runs, which have ended: there is
-		// one run of a period at a time.
-		err = tx.Model(&chargeRow{}).Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL", period.String()).
+		// Claims that are held are pages' of earlier runs, of which there is none any
+		// more. Where the shop is not idempotent, they stay held as long as such a page,
+		// cut off from Temporal, could still send them: their orders would be settled by
+		// a person before they are placed.
+		err = tx.Model(&chargeRow{}).Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL AND sent_at IS NULL", period.String()).
 			Update("claimed_until", nil).Error
 		if err != nil {
 			return err

@@ -125,8 +125,11 @@ func (w *Workers) poll(ctx context.Context, namespace string, log *slog.Logger) 
 	case <-ctx.Done():
 		return nil, w.stop(workers)
 	case failure = <-w.failed:
-		_ = w.stop(workers) // what is cut, Temporal gives to others, as after any failure
-		return failure, nil
+		err := w.stop(workers)
+		if ctx.Err() == nil {
+			err = nil // what is cut, Temporal gives to others, as after any failure
+		}
+		return failure, err
 	}
 }
 

@@ -70,6 +70,7 @@ func chargedSubscription(workflowID string, period billing.Period) (string, bool
 // Charge implements [activities.Memory].
 func (m Memory) Charge(ctx context.Context, e activities.Execution) (*billing.Charge, error) {
 	var in ChargeInput
+	var claimed activities.ClaimChargeOutput
 	var placed activities.PlaceOrderInput
 	data := converter.GetDefaultDataConverter()
 	events := m.Client.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
@@ -84,9 +85,13 @@ func (m Memory) Charge(ctx context.Context, e activities.Execution) (*billing.Ch
 		}
 		switch attributes := event.GetAttributes().(type) {
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
-			err = data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in)
+			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil {
+				return nil, nil // started by hand, and wrongly: the workflow cannot have read it either
+			}
 		case *history.HistoryEvent_ActivityTaskScheduledEventAttributes: // PlaceOrder is the only one
 			err = data.FromPayloads(attributes.ActivityTaskScheduledEventAttributes.GetInput(), &placed)
+		case *history.HistoryEvent_MarkerRecordedEventAttributes:
+			err = readClaim(data, attributes.MarkerRecordedEventAttributes, &claimed)
 		case *history.HistoryEvent_WorkflowExecutionCompletedEventAttributes:
 			var charged billing.Charge
 			err = data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), &charged)
@@ -101,14 +106,30 @@ func (m Memory) Charge(ctx context.Context, e activities.Execution) (*billing.Ch
 			return nil, fmt.Errorf("the history of %s: %w", e.WorkflowID, err)
 		}
 	}
-	return withoutOutcome(in, placed), nil
+	return withoutOutcome(in, claimed, placed), nil
+}
+
+// readClaim decodes the marker of the local activity ClaimCharge, as the SDK
+// writes it; other markers leave claimed as it is.
+func readClaim(data converter.DataConverter, marker *history.MarkerRecordedEventAttributes, claimed *activities.ClaimChargeOutput) error {
+	var activity struct{ ActivityType string }
+	details := marker.GetDetails()
+	if marker.GetMarkerName() != "LocalActivity" || details["result"] == nil {
+		return nil
+	}
+	if err := data.FromPayloads(details["data"], &activity); err != nil || activity.ActivityType != "ClaimCharge" {
+		return err
+	}
+	return data.FromPayloads(details["result"], claimed)
 }
 
 // withoutOutcome is the charge of an execution that still runs, or was ended from
 // outside. A derived request id that no activity was given is the one that a run
 // derives again.
-func withoutOutcome(in ChargeInput, placed activities.PlaceOrderInput) *billing.Charge {
+func withoutOutcome(in ChargeInput, claimed activities.ClaimChargeOutput, placed activities.PlaceOrderInput) *billing.Charge {
 	switch {
+	case placed.Charge.RequestID == "" && claimed.Step == billing.StepPlace && claimed.Charge != nil:
+		return claimed.Charge
 	case placed.Charge.RequestID != "":
 		return &placed.Charge
 	case in.RequestID != "":

@@ -44,7 +44,7 @@ func TestChargesAreRecalled(t *testing.T) {
 			"retried-by-run":    {fault: busy, forRun: true, want: billing.Pending},
 			"terminated":        {fault: busy, terminate: true, want: billing.Pending},
 			"waits":             {fault: later, want: billing.Pending},
-			"waits-cancelled":   {fault: later, cancelled: true}, // no page would charge it
+			"waits-cancelled":   {fault: later, cancelled: true, want: billing.Pending}, // it was claimed before, and goes on
 		},
 		"not idempotent": {
 			"charged": {charged: true, want: billing.Charged},

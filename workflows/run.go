@@ -215,8 +215,15 @@ func (r *billingRun) recall(ctx workflow.Context) error {
 	if workflow.GetVersion(ctx, "recall", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return nil
 	}
-	ctx = pageOptions(ctx, "put back what a restored database has forgotten")
-	return workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run}).Get(ctx, nil)
+	ctx, stop := workflow.WithCancel(pageOptions(ctx, "put back what a restored database has forgotten"))
+	defer stop()
+	recalled := workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run})
+	// Without Temporal's list it takes until that is back; a cancel must not wait for it.
+	err := workflow.Await(ctx, func() bool { return recalled.IsReady() || r.ended() || r.failed != nil })
+	if err != nil || !recalled.IsReady() {
+		return errors.Join(err, r.failed)
+	}
+	return recalled.Get(ctx, nil)
 }
 
 // planOptions are for activities that read through all subscriptions.
@@ -433,10 +440,9 @@ func (r *billingRun) control(ctx workflow.Context, in activities.ControlRunInput
 	if in.OrdersPerSecond != nil {
 		what = fmt.Sprintf("pace %g orders/s", *in.OrdersPerSecond)
 	}
-	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("run: "+what))
 	// A fresh value: decoding into the old one would keep what is absent now.
 	var run billing.Run
-	if err := workflow.ExecuteLocalActivity(ctx, acts.ControlRun, in).Get(ctx, &run); err != nil {
+	if err := r.executeControl(ctx, in, "run: "+what).Get(ctx, &run); err != nil {
 		return err
 	}
 	r.state.Run = run
@@ -445,6 +451,22 @@ func (r *billingRun) control(ctx workflow.Context, in activities.ControlRunInput
 	}
 	r.refresh(ctx)
 	return nil
+}
+
+// executeControl is no local activity: of an update that one has carried out, the
+// history knows only when the workflow task is done. If the worker died in between,
+// the row would say "running", and the workflow would stay paused for ever.
+func (r *billingRun) executeControl(ctx workflow.Context, in activities.ControlRunInput, summary string) workflow.Future {
+	if workflow.GetVersion(ctx, "control", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary)), acts.ControlRun, in)
+	}
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout:    ledgerTimeout,
+		ScheduleToCloseTimeout: ledgerPatience,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second},
+		Summary:                summary,
+	})
+	return workflow.ExecuteActivity(ctx, acts.ControlRun, in)
 }
 
 // refresh counts the run's charges for the query and the Temporal UI.
@@ -504,6 +526,8 @@ func (r *billingRun) handleMessages(ctx workflow.Context) error {
 		return r.update(ctx, activities.ControlRunInput{OrdersPerSecond: &in.OrdersPerSecond})
 	}
 	check := func(ctx workflow.Context) (*billing.Progress, error) {
+		ctx, done := workflow.NewDisconnectedContext(ctx)
+		defer done()
 		if err := workflow.Await(ctx, func() bool { return r.state.Run.ID != "" }); err != nil {
 			return nil, err
 		}
@@ -526,6 +550,9 @@ func (r *billingRun) handleMessages(ctx workflow.Context) error {
 
 // update carries out an operator's wish once the run is recorded.
 func (r *billingRun) update(ctx workflow.Context, in activities.ControlRunInput) (*billing.Progress, error) {
+	// A cancellation of the workflow ends the run in its own way, not in this one.
+	ctx, done := workflow.NewDisconnectedContext(ctx)
+	defer done()
 	if err := workflow.Await(ctx, func() bool { return r.state.Run.ID != "" }); err != nil {
 		return nil, err
 	}
