@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type exchange struct {
 	Status int             `json:"status"`
 	Answer json.RawMessage `json:"answer,omitempty"`
 	Error  string          `json:"error,omitempty"`
+	// RetryAfter is the header, in seconds; 0 without one.
+	RetryAfter int `json:"retry_after,omitempty"`
 }
 
 // client asks the APIs in turn and writes down every answer.
@@ -98,6 +101,7 @@ func (c *client) roundTrip(ctx context.Context, url string, e *exchange) error {
 		return err
 	}
 	e.Status = response.StatusCode
+	e.RetryAfter, _ = strconv.Atoi(response.Header.Get("Retry-After")) // 0 where there is none
 	if json.Valid(data) {
 		e.Answer = data
 	} else {

@@ -12,7 +12,8 @@ import (
 // Customers ask until they are answered: with the same request id, and now and
 // then with another one, as front ends do that have lost theirs.
 
-// askAgain is the wait after a request that has not been answered for good.
+// askAgain is the wait after a request that has not been answered for good; longer
+// where the answer says so.
 const askAgain = 400 * time.Millisecond
 
 // operatorsPatience is how long an operator repeats a wish.
@@ -25,7 +26,7 @@ func askUntil(ctx context.Context, ask func(try int) exchange, later ...int) (ex
 		if e.Status != 0 && e.Status != http.StatusServiceUnavailable && !slices.Contains(later, e.Status) {
 			return e, true
 		}
-		wait(ctx, askAgain)
+		wait(ctx, max(askAgain, time.Duration(e.RetryAfter)*time.Second))
 	}
 	return exchange{}, false
 }

@@ -190,11 +190,11 @@ func (d drawing) joins() []join {
 	return inOrder(joins, func(j join) time.Duration { return j.At })
 }
 
-// charges are asked for by some two in five; of those some twice, on another
+// charges are asked for by some one in four; of those some twice, on another
 // key, at about the same time.
 func (d drawing) charges(eligible []string) []charge {
 	var charges []charge
-	for i := range len(eligible) * 2 / 5 {
+	for i := range len(eligible) / 4 {
 		id := eligible[d.IntN(len(eligible))]
 		at := d.when(0.95)
 		charges = append(charges, charge{At: at, Subscription: id, RequestID: fmt.Sprintf("front-%s-%d", id, i)})
