@@ -119,13 +119,14 @@ type billingRun struct {
 	state    runState
 	progress billing.Progress
 
-	pages     int  // being charged
-	starting  bool // workflows for exceptions, one batch at a time
-	draining  bool // about to continue as new
-	events    int  // pages and starts that came back
-	slowUntil time.Time
-	refreshed time.Time
-	failed    error // an activity that failed for good
+	pages       int  // being charged
+	starting    bool // workflows for exceptions, one batch at a time
+	draining    bool // about to continue as new
+	events      int  // pages and starts that came back
+	slowUntil   time.Time
+	refreshed   time.Time
+	failed      error          // an activity that failed for good
+	controlling workflow.Mutex // held while the run's row is changed
 }
 
 // fail ends the run with the first error that no retry mends.
@@ -154,7 +155,7 @@ func failureType(err error) string {
 // and completes with the progress that it ended with. It is one run for an
 // operator, however often it continues as new.
 func BillingRun(ctx workflow.Context, in RunInput) (*billing.Progress, error) {
-	r := &billingRun{in: in}
+	r := &billingRun{in: in, controlling: workflow.NewMutex(ctx)}
 	if in.State != nil {
 		r.state = *in.State
 		r.progress = billing.NewProgress(r.state.Run, billing.RunCounts{}, workflow.Now(ctx))
@@ -351,6 +352,8 @@ func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, out acti
 	switch out.Stop {
 	case "":
 		r.state.Bad = 0
+	case activities.StopRun:
+		r.fail(r.agree(ctx))
 	case activities.StopRefused, activities.StopFailing:
 		r.slowDown(ctx, out)
 	}
@@ -433,8 +436,34 @@ func (r *billingRun) handlersDone(ctx workflow.Context) error {
 	return workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) })
 }
 
-// control changes the run's row, and with it what pages do.
+// control changes the run's row, and with it what pages do. One at a time: of two
+// that ran at once, the answer that came last could be the older one.
 func (r *billingRun) control(ctx workflow.Context, in activities.ControlRunInput) error {
+	if err := r.controlling.Lock(ctx); err != nil {
+		return err
+	}
+	defer r.controlling.Unlock()
+	return r.controlLocked(ctx, in)
+}
+
+// agree writes down that the run is running, where a page has found otherwise and
+// nobody is just changing it: the database was restored to when it was paused. Of
+// a run that has ended there, it hears so.
+func (r *billingRun) agree(ctx workflow.Context) error {
+	if workflow.GetVersion(ctx, "control", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	if err := r.controlling.Lock(ctx); err != nil {
+		return err
+	}
+	defer r.controlling.Unlock()
+	if r.state.Run.State != billing.RunRunning {
+		return nil
+	}
+	return r.controlLocked(ctx, activities.ControlRunInput{State: billing.RunRunning})
+}
+
+func (r *billingRun) controlLocked(ctx workflow.Context, in activities.ControlRunInput) error {
 	in.RunID = r.state.Run.ID
 	what := string(in.State)
 	if in.OrdersPerSecond != nil {

@@ -1,0 +1,84 @@
+package workflows_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"drayman/billing"
+	"drayman/models/modelstest"
+	"drayman/workflows"
+)
+
+// Operators who change a run at once, and one cancels it: the workflow and the
+// run's row agree on what came last. A fault campaign found a cancelled run that
+// its workflow took for running, and that never closed.
+func TestWishesThatComeAtOnce(t *testing.T) {
+	t.Parallel()
+	for round := range 8 {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			t.Parallel()
+			db := modelstest.Postgres(t)
+			db.AddClub(t, 1, 1)
+			for i := range 100 {
+				db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, "c")
+			}
+			histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 1}, nil, func(t *testing.T, c client.Client) {
+				var all sync.WaitGroup
+				for i := range 12 {
+					all.Go(func() {
+						switch {
+						case i == 6+round%4:
+							wish(t, c, workflows.CancelUpdate)
+						case i%3 == 0:
+							wish(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
+						case i%3 == 1:
+							wish(t, c, workflows.ResumeUpdate)
+						default:
+							wish(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 1 + float64(i)/10})
+						}
+					})
+				}
+				all.Wait()
+			})
+			require.Len(t, histories, 1)
+			run, err := db.Open(t, nil).Run(t.Context(), november(t))
+			require.NoError(t, err)
+			require.Equal(t, billing.RunCancelled, run.State)
+			require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), histories[0]))
+		})
+	}
+}
+
+// A page finds the run paused, and nobody has paused it: the database was
+// restored. The run goes on, and does not ask page after page.
+func TestARowThatDisagrees(t *testing.T) {
+	t.Parallel()
+	db := modelstest.Postgres(t)
+	db.AddClub(t, 1, 1)
+	for i := range 60 {
+		db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, fmt.Sprintf("c-%03d", i))
+	}
+	histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, nil, func(t *testing.T, _ client.Client) {
+		require.Eventually(t, func() bool {
+			return len(db.Lines(t, "SELECT id FROM billing_run")) == 1
+		}, 30*time.Second, 20*time.Millisecond)
+		db.Exec(t, "UPDATE billing_run SET state = 'paused'")
+	})
+	require.Equal(t, []string{"60"}, db.Lines(t, "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged'"))
+	require.Less(t, len(histories[0].Events), 250)
+}
+
+// wish is an update that may come too late.
+func wish(t *testing.T, c client.Client, name string, args ...any) {
+	handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: workflows.RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err == nil {
+		_ = handle.Get(t.Context(), &billing.Progress{})
+	}
+}
