@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -121,7 +122,7 @@ func readAnswers(dir string) ([]exchange, error) {
 	lines := bufio.NewReader(file)
 	for {
 		line, err := lines.ReadBytes('\n')
-		if err == io.EOF && len(bytes.TrimSpace(line)) == 0 { //nolint:errorlint // ReadBytes returns it bare
+		if errors.Is(err, io.EOF) && len(bytes.TrimSpace(line)) == 0 {
 			return all, nil
 		}
 		if err != nil {

@@ -140,18 +140,23 @@ func (b *books) checkLedger(f *findings) {
 			}
 			standing[key] = r.RequestID
 		}
-		switch {
-		case r.Status == "charged" && !booked[r.RequestID]:
-			f.add("row %s is charged, but the shop has no such order", r.RequestID)
-		case r.Status != "charged" && r.Status != "declined":
-			f.add("row %s is still %s", r.RequestID, r.Status)
-		case r.Status == "declined" && r.ResolvedBy == nil && !mayDecline[r.Customer]:
-			f.add("row %s is declined, though the shop never declined %s: %s", r.RequestID, r.Customer, value(r.Failure))
-		case r.SettledAt == nil:
-			f.add("row %s does not say when it was settled", r.RequestID)
-		case r.ResolvedBy != nil && (*r.ResolvedBy != resolver || r.ResolvedNote == nil || !strings.Contains(*r.ResolvedNote, r.RequestID)):
-			f.add("row %s does not say why it was resolved", r.RequestID)
-		}
+		checkOutcome(f, r, booked[r.RequestID], mayDecline[r.Customer])
+	}
+}
+
+// checkOutcome: the row is settled as the shop has it, and says how.
+func checkOutcome(f *findings, r row, booked, mayDecline bool) {
+	switch {
+	case r.Status == "charged" && !booked:
+		f.add("row %s is charged, but the shop has no such order", r.RequestID)
+	case r.Status != "charged" && r.Status != "declined":
+		f.add("row %s is still %s", r.RequestID, r.Status)
+	case r.Status == "declined" && r.ResolvedBy == nil && !mayDecline:
+		f.add("row %s is declined, though the shop never declined %s: %s", r.RequestID, r.Customer, value(r.Failure))
+	case r.SettledAt == nil:
+		f.add("row %s does not say when it was settled", r.RequestID)
+	case r.ResolvedBy != nil && (*r.ResolvedBy != resolver || r.ResolvedNote == nil || !strings.Contains(*r.ResolvedNote, r.RequestID)):
+		f.add("row %s does not say why it was resolved", r.RequestID)
 	}
 }
 
@@ -237,14 +242,7 @@ func (b *books) checkChanges(f *findings) {
 	for _, o := range b.orders {
 		byCustomer[o.CustomerID] = append(byCustomer[o.CustomerID], o)
 	}
-	back := map[string]time.Time{} // when a return was first asked for
-	for _, a := range b.answers {
-		if m := statusPath.FindStringSubmatch(a.Path); m != nil && strings.Contains(a.Body, `"status_id":1`) {
-			if first, ok := back[m[1]]; !ok || a.Sent.Before(first) {
-				back[m[1]] = a.Sent
-			}
-		}
-	}
+	back := b.returns()
 	for _, a := range b.answers {
 		m := statusPath.FindStringSubmatch(a.Path)
 		if m != nil && a.Status == http.StatusOK && !b.subs[m[1]].hasChange(a) {
@@ -253,20 +251,36 @@ func (b *books) checkChanges(f *findings) {
 		if m == nil || a.Status != http.StatusOK || strings.Contains(a.Body, `"status_id":1`) {
 			continue
 		}
-		inProgress := strings.Contains(string(a.Answer), `"charge_in_progress"`)
 		for _, o := range byCustomer[b.subs[m[1]].Customer] {
-			if !o.CreatedAt.After(a.Got) {
-				continue
-			}
-			if returned, ok := back[m[1]]; ok && o.CreatedAt.After(returned) {
-				continue
-			}
-			if r, ok := rows[o.RequestID]; !inProgress || !ok || r.CreatedAt.After(a.Got) {
-				f.add("order %s was placed at %s, after %s was answered at %s with %s",
-					o.RequestID, clock(o.CreatedAt), a.Body, clock(a.Got), a.Answer)
+			returned, ok := back[m[1]]
+			if o.CreatedAt.After(a.Got) && !(ok && o.CreatedAt.After(returned)) {
+				checkLate(f, a, o, rows)
 			}
 		}
 	}
+}
+
+// checkLate is for an order that was placed after a cancel or pause was answered.
+func checkLate(f *findings, a exchange, o shoptest.Order, rows map[string]row) {
+	inProgress := strings.Contains(string(a.Answer), `"charge_in_progress"`)
+	if r, ok := rows[o.RequestID]; !inProgress || !ok || r.CreatedAt.After(a.Got) {
+		f.add("order %s was placed at %s, after %s was answered at %s with %s", o.RequestID, clock(o.CreatedAt), a.Body, clock(a.Got), a.Answer)
+	}
+}
+
+// returns are the times at which customers first asked to come back.
+func (b *books) returns() map[string]time.Time {
+	back := map[string]time.Time{}
+	for _, a := range b.answers {
+		m := statusPath.FindStringSubmatch(a.Path)
+		if m == nil || !strings.Contains(a.Body, `"status_id":1`) {
+			continue
+		}
+		if first, ok := back[m[1]]; !ok || a.Sent.Before(first) {
+			back[m[1]] = a.Sent
+		}
+	}
+	return back
 }
 
 // hasChange says whether the history has a row for a change that was answered. The

@@ -66,90 +66,92 @@ func TestSoundBooksHaveNoFindings(t *testing.T) {
 	require.Empty(t, sound().check())
 }
 
+// spoilt are ways in which books can be wrong, and what is said of them.
+var spoilt = map[string]struct {
+	spoil func(*books)
+	found string
+}{
+	"an order twice under two request ids": {func(b *books) {
+		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "front-s-1-9", CustomerID: "c-1", CreatedAt: at(8)})
+	}, "two orders for c-1 2026-11"},
+	"an order twice under one request id": {func(b *books) {
+		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(8)})
+	}, "two orders for c-1 2026-11"},
+	"an order without a row":       {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
+	"an order that was declined":   {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
+	"an order for another month":   {func(b *books) { b.ledger[0].Period = "2026-10" }, "its row c-1's for 2026-10"},
+	"another order's number":       {func(b *books) { b.ledger[0].Order = text(`{"order_id":"Z"}`) }, "another order's number"},
+	"a charge without an order":    {func(b *books) { b.orders = b.orders[1:] }, "the shop has no such order"},
+	"a pending row":                {func(b *books) { b.ledger[0].Status = "pending" }, "still pending"},
+	"two charges that stand":       {func(b *books) { b.ledger = append(b.ledger, b.ledger[0]) }, "two charges stand for s-1"},
+	"a resolution without a why":   {func(b *books) { b.ledger[0].ResolvedBy = text(resolver) }, "does not say why"},
+	"a settled row without a when": {func(b *books) { b.ledger[0].SettledAt = nil }, "does not say when"},
+	"a 200 that the ledger denies": {func(b *books) { b.ledger[1].Status, b.orders = "declined", b.orders[:1] }, "which the ledger denies"},
+	"a 200 with another order":     {func(b *books) { b.ledger[1].Order = text(`{"order_id":"Z"}`) }, "an order that the ledger does not have"},
+	"a 402 for what is charged": {func(b *books) {
+		b.answers[0].Status, b.answers[0].Answer = 402, json.RawMessage(`{"charge":{"request_id":"front-s-2-1"}}`)
+	}, `answered 402 for "front-s-2-1", whose row is "charged"`},
+	"a charge refused for nothing": {func(b *books) {
+		b.answers[0].Status, b.answers[0].Answer = 409, json.RawMessage(`{"code":"not_eligible"}`)
+	}, "eligible all the time"},
+	"a conflict of the ledger": {func(b *books) {
+		b.answers[0].Status, b.answers[0].Answer = 409, json.RawMessage(`{"code":"ledger_conflict"}`)
+	}, "answered 409"},
+	"a 200 before it is settled":     {func(b *books) { b.answers[0].Got = at(19) }, "before the ledger had it"},
+	"a cancel that is forgotten":     {func(b *books) { b.answers[1].Sent, b.answers[1].Got = at(30), at(31) }, "is not in the history"},
+	"a claim of one not eligible":    {func(b *books) { b.ledger[0].CreatedAt = at(41) }, "when its subscription was not eligible"},
+	"an order before its claim":      {func(b *books) { b.orders[0].CreatedAt = at(3) }, "older than its claim"},
+	"a row settled before its order": {func(b *books) { b.orders[0].CreatedAt = at(25) }, "before its order"},
+	"a decline of ours": {func(b *books) {
+		b.ledger[0].Status, b.orders = "declined", b.orders[1:]
+	}, "though the shop never declined c-1"},
+	"a customer not charged in the end": {func(b *books) {
+		b.ledger[0].Status, b.orders, b.subs["s-1"] = "declined", b.orders[1:], subscription{ID: "s-1", Customer: "c-1", Club: 1, History: b.subs["s-2"].History}
+	}, "the shop takes its orders"},
+	"too much for people": {func(b *books) {
+		b.ledger[0].ResolvedBy = text(resolver)
+	}, "settled by hand"},
+	"a 500":                   {func(b *books) { b.answers[1].Status = 500 }, "answered 500"},
+	"an order after a cancel": {func(b *books) { b.orders[0].CreatedAt = at(50) }, "after {\"status_id\":2} was answered"},
+	"a claim after a cancel that named another": {func(b *books) {
+		b.orders[0].CreatedAt, b.ledger[0].CreatedAt = at(50), at(49)
+		b.answers[1].Answer = json.RawMessage(`{"charge_in_progress":{"period":"2026-10"}}`)
+	}, "after {\"status_id\":2} was answered"},
+	"a customer subscribed twice": {func(b *books) {
+		b.subs["s-4"] = subscription{ID: "s-4", Customer: "c-1"}
+	}, "customer c-1 has 2 subscriptions"},
+	"a lost subscription": {func(b *books) {
+		b.answers = append(b.answers, exchange{Method: "POST", Path: "/club/1/subscribe/", Status: 201, Answer: json.RawMessage(`{"id":"s-9"}`)})
+	}, "answered 201 is gone"},
+	"a charge of one who is paused": {func(b *books) {
+		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-3", CustomerID: "c-3"})
+	}, "s-3 is paused and was charged"},
+	"one who was left out": {func(b *books) {
+		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
+	}, "s-5 is eligible, the shop takes its orders"},
+	"a report that misses one": {func(b *books) {
+		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
+	}, "accounts for 2 of 3"},
+	"a report that counts wrong": {func(b *books) {
+		b.reports["2026-11"].Totals["charged_before"], b.reports["2026-11"].Totals["skipped"] = 0, 1
+	}, "counts 1 and 0 as charged, we 2"},
+	"a month that is open": {func(b *books) {
+		r := b.reports["2026-11"]
+		r.Closed = false
+		b.reports["2026-11"] = r
+	}, "is not closed"},
+	"a report that skips one": {func(b *books) {
+		b.subs["s-4"] = subscription{ID: "s-4", Customer: "c-4", Club: 1, History: b.subs["s-2"].History}
+		r := b.reports["2026-11"]
+		r.Eligible, r.Totals["skipped"] = 3, 1
+		b.reports["2026-11"] = r
+	}, "has 0 declined, and 1 are not charged"},
+	"a secret in a log": {func(b *books) { b.leaks = []string{"worker-1.log"} }, "secret stands in worker-1.log"},
+}
+
 // Each way in which the books can be wrong is found, and said.
 func TestEachFaultInTheBooksIsFound(t *testing.T) {
-	cases := map[string]struct {
-		spoil func(*books)
-		found string
-	}{
-		"an order twice under two request ids": {func(b *books) {
-			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "front-s-1-9", CustomerID: "c-1", CreatedAt: at(8)})
-		}, "two orders for c-1 2026-11"},
-		"an order twice under one request id": {func(b *books) {
-			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(8)})
-		}, "two orders for c-1 2026-11"},
-		"an order without a row":       {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
-		"an order that was declined":   {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
-		"an order for another month":   {func(b *books) { b.ledger[0].Period = "2026-10" }, "its row c-1's for 2026-10"},
-		"another order's number":       {func(b *books) { b.ledger[0].Order = text(`{"order_id":"Z"}`) }, "another order's number"},
-		"a charge without an order":    {func(b *books) { b.orders = b.orders[1:] }, "the shop has no such order"},
-		"a pending row":                {func(b *books) { b.ledger[0].Status = "pending" }, "still pending"},
-		"two charges that stand":       {func(b *books) { b.ledger = append(b.ledger, b.ledger[0]) }, "two charges stand for s-1"},
-		"a resolution without a why":   {func(b *books) { b.ledger[0].ResolvedBy = text(resolver) }, "does not say why"},
-		"a settled row without a when": {func(b *books) { b.ledger[0].SettledAt = nil }, "does not say when"},
-		"a 200 that the ledger denies": {func(b *books) { b.ledger[1].Status, b.orders = "declined", b.orders[:1] }, "which the ledger denies"},
-		"a 200 with another order":     {func(b *books) { b.ledger[1].Order = text(`{"order_id":"Z"}`) }, "an order that the ledger does not have"},
-		"a 402 for what is charged": {func(b *books) {
-			b.answers[0].Status, b.answers[0].Answer = 402, json.RawMessage(`{"charge":{"request_id":"front-s-2-1"}}`)
-		}, `answered 402 for "front-s-2-1", whose row is "charged"`},
-		"a charge refused for nothing": {func(b *books) {
-			b.answers[0].Status, b.answers[0].Answer = 409, json.RawMessage(`{"code":"not_eligible"}`)
-		}, "eligible all the time"},
-		"a conflict of the ledger": {func(b *books) {
-			b.answers[0].Status, b.answers[0].Answer = 409, json.RawMessage(`{"code":"ledger_conflict"}`)
-		}, "answered 409"},
-		"a 200 before it is settled":     {func(b *books) { b.answers[0].Got = at(19) }, "before the ledger had it"},
-		"a cancel that is forgotten":     {func(b *books) { b.answers[1].Sent, b.answers[1].Got = at(30), at(31) }, "is not in the history"},
-		"a claim of one not eligible":    {func(b *books) { b.ledger[0].CreatedAt = at(41) }, "when its subscription was not eligible"},
-		"an order before its claim":      {func(b *books) { b.orders[0].CreatedAt = at(3) }, "older than its claim"},
-		"a row settled before its order": {func(b *books) { b.orders[0].CreatedAt = at(25) }, "before its order"},
-		"a decline of ours": {func(b *books) {
-			b.ledger[0].Status, b.orders = "declined", b.orders[1:]
-		}, "though the shop never declined c-1"},
-		"a customer not charged in the end": {func(b *books) {
-			b.ledger[0].Status, b.orders, b.subs["s-1"] = "declined", b.orders[1:], subscription{ID: "s-1", Customer: "c-1", Club: 1, History: b.subs["s-2"].History}
-		}, "the shop takes its orders"},
-		"too much for people": {func(b *books) {
-			b.ledger[0].ResolvedBy = text(resolver)
-		}, "settled by hand"},
-		"a 500":                   {func(b *books) { b.answers[1].Status = 500 }, "answered 500"},
-		"an order after a cancel": {func(b *books) { b.orders[0].CreatedAt = at(50) }, "after {\"status_id\":2} was answered"},
-		"a claim after a cancel that named another": {func(b *books) {
-			b.orders[0].CreatedAt, b.ledger[0].CreatedAt = at(50), at(49)
-			b.answers[1].Answer = json.RawMessage(`{"charge_in_progress":{"period":"2026-10"}}`)
-		}, "after {\"status_id\":2} was answered"},
-		"a customer subscribed twice": {func(b *books) {
-			b.subs["s-4"] = subscription{ID: "s-4", Customer: "c-1"}
-		}, "customer c-1 has 2 subscriptions"},
-		"a lost subscription": {func(b *books) {
-			b.answers = append(b.answers, exchange{Method: "POST", Path: "/club/1/subscribe/", Status: 201, Answer: json.RawMessage(`{"id":"s-9"}`)})
-		}, "answered 201 is gone"},
-		"a charge of one who is paused": {func(b *books) {
-			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-3", CustomerID: "c-3"})
-		}, "s-3 is paused and was charged"},
-		"one who was left out": {func(b *books) {
-			b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
-		}, "s-5 is eligible, the shop takes its orders"},
-		"a report that misses one": {func(b *books) {
-			b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
-		}, "accounts for 2 of 3"},
-		"a report that counts wrong": {func(b *books) {
-			b.reports["2026-11"].Totals["charged_before"], b.reports["2026-11"].Totals["skipped"] = 0, 1
-		}, "counts 1 and 0 as charged, we 2"},
-		"a month that is open": {func(b *books) {
-			r := b.reports["2026-11"]
-			r.Closed = false
-			b.reports["2026-11"] = r
-		}, "is not closed"},
-		"a report that skips one": {func(b *books) {
-			b.subs["s-4"] = subscription{ID: "s-4", Customer: "c-4", Club: 1, History: b.subs["s-2"].History}
-			r := b.reports["2026-11"]
-			r.Eligible, r.Totals["skipped"] = 3, 1
-			b.reports["2026-11"] = r
-		}, "has 0 declined, and 1 are not charged"},
-		"a secret in a log": {func(b *books) { b.leaks = []string{"worker-1.log"} }, "secret stands in worker-1.log"},
-	}
-	for name, c := range cases {
+	for name, c := range spoilt {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := sound()

@@ -52,17 +52,17 @@ func (l links) close() {
 
 // renew opens the port again, without toxics. It does not wait for the old proxy,
 // which waits for readers that may be gone.
-func (l *link) renew() error {
+func (l *link) renew(ctx context.Context) error {
 	old := l.Proxy
 	go old.Stop()
 	l.Proxy = toxiproxy.NewProxy(l.server, old.Name, old.Listen, old.Upstream)
-	return l.open()
+	return l.open(ctx)
 }
 
-// open listens. Whoever takes the port for a connection of its own gives it back
+// open listens, also when the campaign is over. Whoever takes the port for a connection of its own gives it back
 // in a moment.
-func (l *link) open() error {
-	return until(context.Background(), 10*time.Second, func(context.Context) error { return l.Start() })
+func (l *link) open(ctx context.Context) error {
+	return until(context.WithoutCancel(ctx), 10*time.Second, func(context.Context) error { return l.Start() })
 }
 
 // removeLimit is how long a toxic may take to go. It waits for readers that may
@@ -74,7 +74,7 @@ func (l *link) apply(ctx context.Context, number int, t toxic) error {
 	if t.Type == "down" {
 		l.Stop()
 		wait(ctx, t.For)
-		return l.open()
+		return l.open(ctx)
 	}
 	name := fmt.Sprintf("toxic-%d", number)
 	data, err := json.Marshal(map[string]any{"name": name, "type": t.Type, "stream": t.Stream, "attributes": t.Attributes})
@@ -94,6 +94,6 @@ func (l *link) apply(ctx context.Context, number int, t toxic) error {
 	case <-removed:
 		return nil
 	case <-time.After(removeLimit):
-		return l.renew()
+		return l.renew(ctx)
 	}
 }

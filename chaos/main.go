@@ -131,7 +131,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.Subscriptions, "subscriptions", 4600, "at the beginning")
 	flags.IntVar(&o.Months, "months", 5, "billing runs of the current month and so many less one before it")
 	flags.IntVar(&o.Kills, "kills", 105, "SIGKILLs")
-	flags.DurationVar(&o.Duration, "duration", 80*time.Second, "of the disturbance")
+	flags.DurationVar(&o.Duration, "duration", time.Minute, "of the disturbance")
 	flags.StringVar(&o.Dir, "dir", filepath.Join(os.TempDir(), "drayman-chaos"), "keeps what a failed campaign leaves")
 	flags.BoolVar(&o.PlanOnly, "plan", false, "print the plan as JSON and do nothing")
 	flags.StringVar(&o.Drayman, "drayman", "../bin/drayman", "the program to put to the test")

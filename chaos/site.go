@@ -45,7 +45,7 @@ type site struct {
 func newSite(ctx context.Context, dir string, programs programs, p *plan) (*site, error) {
 	nodesCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &site{dir: dir, nodes: map[string]*node{}, stop: stop}
-	ports, err := freePorts(5)
+	ports, err := freePorts(ctx, 5)
 	if err != nil {
 		return s, err
 	}
@@ -255,10 +255,10 @@ func until(ctx context.Context, limit time.Duration, try func(context.Context) e
 }
 
 // freePorts finds ports that nobody listens on just now.
-func freePorts(n int) ([]int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	ports := make([]int, n)
 	for i := range ports {
-		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
