@@ -14,7 +14,7 @@ import (
 
 // askAgain is the wait after a request that has not been answered for good; longer
 // where the answer says so.
-const askAgain = 400 * time.Millisecond
+const askAgain = 1500 * time.Millisecond
 
 // operatorsPatience is how long an operator repeats a wish.
 const operatorsPatience = 30 * time.Second
