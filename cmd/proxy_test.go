@@ -15,6 +15,10 @@ type link struct {
 	address string
 	frozen  chan struct{}
 	freeze  func()
+
+	mu     sync.Mutex
+	closed bool
+	ends   []net.Conn
 }
 
 func newLink(t *testing.T, to string) *link {
@@ -23,14 +27,16 @@ func newLink(t *testing.T, to string) *link {
 	require.NoError(t, err)
 	l := &link{address: listener.Addr().String(), frozen: make(chan struct{})}
 	l.freeze = sync.OnceFunc(func() { close(l.frozen) })
-	t.Cleanup(func() { _ = listener.Close() }) // the test is over
+	t.Cleanup(func() {
+		_ = listener.Close() // the test is over
+		l.close()
+	})
 	go func() {
 		for {
 			near, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { _ = near.Close() })
 			go l.join(near, to)
 		}
 	}()
@@ -43,8 +49,32 @@ func (l *link) join(near net.Conn, to string) {
 		_ = near.Close()
 		return
 	}
-	go l.copy(near, far)
-	l.copy(far, near)
+	if l.keep(near, far) {
+		go l.copy(near, far)
+		l.copy(far, near)
+	}
+}
+
+// keep notes the connections to be closed with the test; it returns false, and
+// closes them, where that is over.
+func (l *link) keep(ends ...net.Conn) bool {
+	l.mu.Lock()
+	l.ends = append(l.ends, ends...)
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		l.close()
+	}
+	return !closed
+}
+
+func (l *link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, end := range l.ends {
+		_ = end.Close()
+	}
 }
 
 // copy ends with either side; once frozen it swallows what comes.
