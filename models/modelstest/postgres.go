@@ -31,7 +31,7 @@ func Postgres(t testing.TB) Database {
 	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
 	require.NoError(t, err)
 	name := "drayman_test_" + strings.ToLower(rand.Text())
-	onServer(t, server, "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(template))
+	onServer(t, server, "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(template.name))
 	t.Cleanup(func() {
 		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)")
 		require.NoError(t, server.Close())
@@ -67,29 +67,37 @@ func urlOf(database string) string {
 
 const templatePrefix = "drayman_template_"
 
-// template makes the migrated database that the others are copies of, once a
-// process. Nothing tells a package that its tests are over, so the next process
-// drops it: one whose maker is gone is one whose advisory lock is free.
-var template = sync.OnceValues(func() (string, error) {
+// copied is the migrated database that the others are copies of.
+type copied struct {
+	name string
+	// maker holds the advisory lock that tells other processes that the database is
+	// in use. It must stay reachable: the garbage collector closes what is not.
+	maker *pgx.Conn
+}
+
+// template makes the database to copy, once a process. Nothing tells a package
+// that its tests are over, so the next process drops it: one whose maker is gone
+// is one whose advisory lock is free.
+var template = sync.OnceValues(func() (copied, error) {
 	ctx := context.Background()
 	// Stays open as long as the process lives; without a pool's goroutine.
-	session, err := pgx.Connect(ctx, os.Getenv("TEST_DATABASE_URL"))
+	maker, err := pgx.Connect(ctx, os.Getenv("TEST_DATABASE_URL"))
 	if err != nil {
-		return "", err
+		return copied{}, err
 	}
-	if err := dropAbandoned(ctx, session); err != nil {
-		return "", err
+	if err := dropAbandoned(ctx, maker); err != nil {
+		return copied{}, err
 	}
 	name := templatePrefix + strings.ToLower(rand.Text())
 	for _, statement := range []string{
 		"SELECT pg_advisory_lock(hashtextextended('" + name + "', 0))",
 		"CREATE DATABASE " + name + " TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'und'",
 	} {
-		if _, err := session.Exec(ctx, statement); err != nil {
-			return "", err
+		if _, err := maker.Exec(ctx, statement); err != nil {
+			return copied{}, err
 		}
 	}
-	return name, migrate(ctx, name)
+	return copied{name: name, maker: maker}, migrate(ctx, name)
 })
 
 func migrate(ctx context.Context, name string) error {
@@ -136,14 +144,14 @@ func (d Database) Snapshot(t *testing.T) (restore func()) {
 	name := strings.TrimPrefix(address.Path, "/")
 	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
 	require.NoError(t, err)
-	copied := name + "_snapshot"
+	snapshot := name + "_snapshot"
 	d.Pool.SetMaxIdleConns(0) // from now on: none may be there that the server has cut
-	onServer(t, server, "CREATE DATABASE "+quoted(copied)+" TEMPLATE "+quoted(name))
+	onServer(t, server, "CREATE DATABASE "+quoted(snapshot)+" TEMPLATE "+quoted(name))
 	t.Cleanup(func() {
-		onServer(t, server, "DROP DATABASE "+quoted(copied)+" WITH (FORCE)")
+		onServer(t, server, "DROP DATABASE "+quoted(snapshot)+" WITH (FORCE)")
 		require.NoError(t, server.Close())
 	})
 	return func() {
-		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)", "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(copied))
+		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)", "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(snapshot))
 	}
 }
