@@ -221,8 +221,8 @@ func (p *page) adapt(took time.Duration, orders int) {
 }
 
 // place asks the shop for the orders, the first at the time of its slot and the
-// others an interval apart, and settles what came of them. An order that is not sent, because the page stops, keeps
-// its claim as order leaves it.
+// others an interval apart, and settles what came of them. An order that is not
+// sent, because the page stops, keeps its claim as order leaves it.
 func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.Charge) error {
 	if len(charges) == 0 {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,7 +20,7 @@ type campaign struct {
 	plan   *plan
 	client *client
 	months []string // the current one first
-	out    io.Writer
+	out    *log.Logger
 
 	kills      atomic.Int64
 	poison     atomic.Int64
@@ -47,7 +48,6 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 	if err := writeJSON(filepath.Join(dir, "plan.json"), p); err != nil {
 		return nil, err
 	}
-	out = &serialized{to: out}
 	site, err := newSite(ctx, dir, programs, p)
 	defer site.close()
 	if err != nil {
@@ -57,12 +57,12 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 	if err != nil {
 		return nil, err
 	}
-	c := &campaign{site: site, plan: p, client: client, out: out, months: months(time.Now().UTC(), s.Months)}
-	fmt.Fprintf(out, "seed %d: all is up after %s\n", s.Seed, time.Since(begun).Round(time.Second))
+	c := &campaign{site: site, plan: p, client: client, out: log.New(out, "", 0), months: months(time.Now().UTC(), s.Months)}
+	c.out.Printf("seed %d: all is up after %s", s.Seed, time.Since(begun).Round(time.Second))
 	if err := c.rage(ctx); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(out, "seed %d: left in peace after %s, %d kills\n", s.Seed, time.Since(begun).Round(time.Second), c.kills.Load())
+	c.out.Printf("seed %d: left in peace after %s, %d kills", s.Seed, time.Since(begun).Round(time.Second), c.kills.Load())
 	unkept := append(c.unkept(), c.settle(ctx)...)
 	if err := client.close(); err != nil {
 		return nil, fmt.Errorf("the log of answers: %w", err)
@@ -167,7 +167,7 @@ func (c *campaign) disturb(ctx context.Context, begin time.Time, all *sync.WaitG
 					continue
 				}
 				if err := link.apply(ctx, int(number.Add(1)), t); err != nil {
-					fmt.Fprintf(c.out, "toxic %+v: %v\n", t, err)
+					c.out.Printf("toxic %+v: %v", t, err)
 					continue
 				}
 				c.poison.Add(1)
@@ -213,19 +213,6 @@ func each[T any](ctx context.Context, begin time.Time, steps []T, do func(T) (ti
 		}
 		group.Go(act)
 	}
-}
-
-// serialized lets several write.
-type serialized struct {
-	mu sync.Mutex
-	to io.Writer
-}
-
-// Write implements io.Writer.
-func (s *serialized) Write(text []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.to.Write(text)
 }
 
 func writeJSON(path string, value any) error {

@@ -123,10 +123,7 @@ func orderID(order []byte) string {
 // checkLedger: each charged row has its order, each settled one says by whom, and
 // nothing is open any more.
 func (b *books) checkLedger(f *findings) {
-	booked := map[string]bool{}
-	for _, o := range b.orders {
-		booked[o.RequestID] = true
-	}
+	booked := bookedIDs(b.orders)
 	mayDecline := set(b.plan.declined(false))
 	standing := map[string]string{}
 	for _, r := range b.ledger {

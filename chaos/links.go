@@ -59,8 +59,8 @@ func (l *link) renew(ctx context.Context) error {
 	return l.open(ctx)
 }
 
-// open listens, also when the campaign is over. Whoever takes the port for a connection of its own gives it back
-// in a moment.
+// open listens, also when the campaign is over. Whoever takes the port for a
+// connection of its own gives it back in a moment.
 func (l *link) open(ctx context.Context) error {
 	return until(context.WithoutCancel(ctx), 10*time.Second, func(context.Context) error { return l.Start() })
 }

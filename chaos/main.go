@@ -33,8 +33,8 @@ type options struct {
 	PlanOnly  bool
 }
 
-// run carries out the campaigns and prints a line of JSON for each. It returns an
-// error if one has findings.
+// run carries out the campaigns and prints a line for each, with its findings. It
+// returns an error if one has any.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parse(args, stderr)
 	if err != nil {

@@ -93,10 +93,7 @@ func (c *campaign) resolveAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	booked := map[string]bool{}
-	for _, order := range orders {
-		booked[order.RequestID] = true
-	}
+	booked := bookedIDs(orders)
 	rows, err := c.db.Query(ctx, `SELECT request_id, subscription_id, period FROM charge WHERE status = 'unresolved'`)
 	if err != nil {
 		return err

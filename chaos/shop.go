@@ -137,3 +137,12 @@ func readBook(path string) ([]shoptest.Order, error) {
 	}
 	return orders, lines.Err()
 }
+
+// bookedIDs are the request ids that have an order.
+func bookedIDs(orders []shoptest.Order) map[string]bool {
+	booked := map[string]bool{}
+	for _, order := range orders {
+		booked[order.RequestID] = true
+	}
+	return booked
+}

@@ -56,8 +56,7 @@ func newSite(ctx context.Context, dir string, programs programs, p *plan) (*site
 		return s, err
 	}
 	s.faults = &faultBoard{url: "http://" + address(2), seed: p.Sizes.Seed, declined: p.declined(false)}
-	direct := fmt.Sprintf("postgres://postgres@%s/drayman?sslmode=disable", address(0))
-	if err := s.prepareDatabase(ctx, programs, strings.Replace(direct, "/drayman?", "/postgres?", 1), direct, p); err != nil {
+	if err := s.prepareDatabase(ctx, programs, address(0), p); err != nil {
 		return s, err
 	}
 	s.links, err = newLinks(map[string]string{
@@ -110,7 +109,7 @@ func postmaster(pidFile string) (int, bool) {
 func (s *site) startDrayman(ctx context.Context, programs programs, idempotent bool) error {
 	env := func(link string) []string {
 		return []string{
-			"DATABASE_URL=" + fmt.Sprintf("postgres://postgres@%s/drayman?sslmode=disable", s.links[link].Listen),
+			"DATABASE_URL=" + databaseURL(s.links[link].Listen, "drayman"),
 			"TEMPORAL_ADDRESS=" + s.links[linkTemporal].Listen,
 			"SHOP_URL=http://" + s.links[linkShop].Listen, "SHOP_API_KEY=" + shopKey, "SHOP_API_SECRET=" + shopSecret,
 			"SHOP_TIMEOUT=" + shopTimeout.String(), "CHARGE_RETRY_FOR=" + retryFor.String(),
@@ -139,10 +138,14 @@ func (s *site) keep(ctx context.Context, name, path string, env []string, args .
 	return err
 }
 
+func databaseURL(address, database string) string {
+	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", address, database)
+}
+
 // prepareDatabase makes a database with the plan's subscribers.
-func (s *site) prepareDatabase(ctx context.Context, programs programs, server, direct string, p *plan) error {
+func (s *site) prepareDatabase(ctx context.Context, programs programs, address string, p *plan) error {
 	if err := until(ctx, ready, func(ctx context.Context) error {
-		pool, err := pgxpool.New(ctx, server)
+		pool, err := pgxpool.New(ctx, databaseURL(address, "postgres"))
 		if err != nil {
 			return err
 		}
@@ -152,6 +155,7 @@ func (s *site) prepareDatabase(ctx context.Context, programs programs, server, d
 	}); err != nil {
 		return fmt.Errorf("making the database: %w", err)
 	}
+	direct := databaseURL(address, "drayman")
 	migrate := exec.CommandContext(ctx, programs.Drayman, "migrate", "up")
 	migrate.Env = []string{"DATABASE_URL=" + direct}
 	if output, err := migrate.CombinedOutput(); err != nil {

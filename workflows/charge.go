@@ -92,11 +92,14 @@ func ledgerOptions(summary string) workflow.LocalActivityOptions {
 	return workflow.LocalActivityOptions{
 		StartToCloseTimeout:    ledgerTimeout,
 		ScheduleToCloseTimeout: ledgerPatience,
-		RetryPolicy: &temporal.RetryPolicy{
-			InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second,
-		},
-		Summary: summary,
+		RetryPolicy:            ledgerRetries(),
+		Summary:                summary,
 	}
+}
+
+// ledgerRetries are those of a call to the database, in a local activity or not.
+func ledgerRetries() *temporal.RetryPolicy {
+	return &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second}
 }
 
 // placeOrder asks the shop until it answers well or the retries have run out,

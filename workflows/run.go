@@ -220,7 +220,7 @@ func (r *billingRun) recall(ctx workflow.Context) error {
 	defer stop()
 	recalled := workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run})
 	// Without Temporal's list it takes until that is back; a cancel must not wait for it.
-	err := workflow.Await(ctx, func() bool { return recalled.IsReady() || r.ended() || r.failed != nil })
+	err := workflow.Await(ctx, func() bool { return recalled.IsReady() || r.over() })
 	if err != nil || !recalled.IsReady() {
 		return errors.Join(err, r.failed)
 	}
@@ -250,7 +250,7 @@ func pageOptions(ctx workflow.Context, summary string) workflow.Context {
 // chargePages plans and charges pages until there are no more, or the run is
 // cancelled; then it waits for what is under way. It may continue as new.
 func (r *billingRun) chargePages(ctx workflow.Context) error {
-	for !r.ended() && r.failed == nil {
+	for !r.over() {
 		if err := r.plan(ctx); err != nil {
 			return err
 		}
@@ -310,7 +310,7 @@ func (r *billingRun) mayDispatch(ctx workflow.Context) bool {
 func (r *billingRun) awaitChange(ctx workflow.Context) error {
 	before, state := r.events, r.state.Run.State
 	changed := func() bool {
-		return r.events != before || r.state.Run.State != state || r.ended() || r.failed != nil
+		return r.events != before || r.state.Run.State != state || r.over()
 	}
 	if wait := r.slowUntil.Sub(workflow.Now(ctx)); wait > 0 {
 		_, err := workflow.AwaitWithTimeout(ctx, wait, changed)
@@ -403,14 +403,13 @@ func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartCharg
 func (r *billingRun) awaitSettled(ctx workflow.Context) error {
 	for wait := settlingPause; ; wait = min(2*wait, settlingPauseMax) {
 		r.refresh(ctx)
-		if r.failed != nil || r.ended() || r.progress.Counts.Pending == 0 {
+		if r.over() || r.progress.Counts.Pending == 0 {
 			return r.failed
 		}
 		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 			return r.continueAsNew(ctx)
 		}
-		stop := func() bool { return r.ended() || r.failed != nil }
-		if _, err := workflow.AwaitWithTimeout(ctx, wait, stop); err != nil {
+		if _, err := workflow.AwaitWithTimeout(ctx, wait, r.over); err != nil {
 			return err
 		}
 	}
@@ -420,6 +419,9 @@ func (r *billingRun) awaitSettled(ctx workflow.Context) error {
 func (r *billingRun) ended() bool {
 	return r.state.Run.State != billing.RunRunning && r.state.Run.State != billing.RunPaused
 }
+
+// over says that no more is to be begun: the run has ended, or failed.
+func (r *billingRun) over() bool { return r.ended() || r.failed != nil }
 
 func (r *billingRun) continueAsNew(ctx workflow.Context) error {
 	if err := r.handlersDone(ctx); err != nil {
@@ -492,7 +494,7 @@ func (r *billingRun) executeControl(ctx workflow.Context, in activities.ControlR
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout:    ledgerTimeout,
 		ScheduleToCloseTimeout: ledgerPatience,
-		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second},
+		RetryPolicy:            ledgerRetries(),
 		Summary:                summary,
 	})
 	return workflow.ExecuteActivity(ctx, acts.ControlRun, in)
