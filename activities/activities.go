@@ -34,7 +34,8 @@ type Store interface {
 	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
 	SettlePage(ctx context.Context, charges []billing.Charge) error
 
-	WithOpenCharge(ctx context.Context, period billing.Period, ids []string) (map[string]bool, error)
+	Incarnation(ctx context.Context) (string, error)
+	Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error)
 	PutBack(ctx context.Context, c billing.Charge) (bool, error)
 }
 

@@ -21,13 +21,17 @@ type ChargePageInput struct {
 	UpTo   string      `json:"up_to"`
 	// Concurrency is how many orders the page has in flight.
 	Concurrency int `json:"concurrency"`
+	// Incarnation is the database's whose gaps the run has filled; it charges nobody
+	// by another. Runs of earlier versions have none.
+	Incarnation string `json:"incarnation,omitempty"`
 }
 
 // Why a page ended before its range was through.
 const (
-	StopRun     = "run"     // the run is paused or has ended
-	StopRefused = "refused" // the shop refuses our credentials or address
-	StopFailing = "failing" // most orders of the page fail
+	StopRun      = "run"      // the run is paused or has ended
+	StopRefused  = "refused"  // the shop refuses our credentials or address
+	StopFailing  = "failing"  // most orders of the page fail
+	StopReplaced = "replaced" // the database was restarted, or another stands in its place
 )
 
 // ChargePageOutput is how far a page came. Exceptions are the subscriptions for
@@ -106,6 +110,9 @@ var errThrough = errors.New("the range is through")
 
 // listAll makes an exception of everyone.
 func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
+	if err := p.stopIfReplaced(ctx); err != nil || p.stopped() {
+		return &p.out, err
+	}
 	now, err := p.store.Now(ctx)
 	if err != nil {
 		return nil, err
@@ -133,12 +140,26 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 		return nil, err
 	}
 	p.out.Done = p.out.Done && len(p.own) == 0
+	if err := p.stopIfReplaced(ctx); err != nil {
+		return nil, err
+	}
 	for !p.out.Done && p.out.Stop == "" {
 		if err := p.nextBatch(ctx); err != nil {
 			return nil, asFailure(err)
 		}
 	}
 	return &p.out, p.release(ctx)
+}
+
+// stopIfReplaced stops the page in a database that the run has not looked through:
+// there, a claim of an earlier try may have been sent, whatever it says. Claims ask
+// for themselves.
+func (p *page) stopIfReplaced(ctx context.Context) error {
+	incarnation, err := within(ctx, p.store.Incarnation)
+	if err == nil && p.in.Incarnation != "" && p.in.Incarnation != incarnation {
+		p.stop(StopReplaced, "")
+	}
+	return err
 }
 
 // release lets go of the claims of an earlier try that this one does not place,
@@ -191,11 +212,15 @@ func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first tim
 	claimed, err := within(ctx, func(ctx context.Context) (billing.PageClaimed, error) {
 		return p.store.ClaimPage(ctx, billing.PageClaim{
 			RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
-			Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent,
+			Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent, Incarnation: p.in.Incarnation,
 		})
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case claimed.Replaced:
+		p.stop(StopReplaced, "")
+		return nil
 	}
 	begun := time.Now()
 	if err := p.place(ctx, claimed.Charges, first, slots.Interval, p.order); err != nil {

@@ -44,6 +44,11 @@ type RecallChargesInput struct {
 // RecallChargesOutput counts what the ledger had forgotten.
 type RecallChargesOutput struct {
 	Recalled int `json:"recalled"`
+	// Incarnation is the database's that they are in.
+	Incarnation string `json:"incarnation"`
+	// Idempotent says that the run may ask again for orders of pages that the ledger
+	// has forgotten.
+	Idempotent bool `json:"idempotent"`
 }
 
 // recallReads is how many histories are read at once.
@@ -59,9 +64,11 @@ const recallReads = 8
 func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (*RecallChargesOutput, error) {
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
-	out := &RecallChargesOutput{}
-	if a.memory == nil {
-		return out, nil
+	// First of all: one that is replaced while we look is not the one we looked at.
+	incarnation, err := within(ctx, a.store.Incarnation)
+	out := &RecallChargesOutput{Incarnation: incarnation, Idempotent: a.policy.Idempotent}
+	if a.memory == nil || err != nil {
+		return out, err
 	}
 	// The others are listed first: one that completes meanwhile is in both lists.
 	others, err := a.forgotten(ctx, in.Run.Period, false)
@@ -86,8 +93,9 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 	return out, nil
 }
 
-// forgotten lists executions whose subscriptions have nothing open in the ledger,
-// the earliest first.
+// forgotten lists executions of which the ledger does not know, the earliest
+// first: those that have charged, where it shows no such charge; others, where
+// nothing stands for the subscription.
 func (a *Activities) forgotten(ctx context.Context, period billing.Period, completed bool) ([]Execution, error) {
 	var found []Execution
 	for token := []byte(nil); ; {
@@ -99,12 +107,15 @@ func (a *Activities) forgotten(ctx context.Context, period billing.Period, compl
 		for _, e := range page {
 			ids = append(ids, e.SubscriptionID)
 		}
-		open, err := within(ctx, func(ctx context.Context) (map[string]bool, error) { return a.store.WithOpenCharge(ctx, period, ids) })
+		standing, err := within(ctx, func(ctx context.Context) (map[string]billing.ChargeStatus, error) {
+			return a.store.Standing(ctx, period, ids)
+		})
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range page {
-			if !open[e.SubscriptionID] {
+			switch status := standing[e.SubscriptionID]; {
+			case status == "", completed && status != billing.Charged:
 				found = append(found, e)
 			}
 		}
@@ -148,7 +159,8 @@ func (a *Activities) recall(ctx context.Context, run billing.Run, forgotten []Ex
 	return recalled, nil
 }
 
-// putBack writes a remembered charge into the ledger, unless something stands
+// putBack writes a remembered charge into the ledger: one that has charged also
+// where it stands there as pending or unresolved, any other unless something stands
 // there. What is open, the start of the run takes up.
 func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Charge) (bool, error) {
 	c.Owner = fmt.Sprintf("billing-run/%s recall", run.ID)
@@ -159,8 +171,8 @@ func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Cha
 	case c.CustomerID == "" && !a.policy.Idempotent:
 		return false, nil // the first call to such a shop comes after the customer is in the history
 	case c.CustomerID == "":
-		open, err := a.store.WithOpenCharge(ctx, c.Period, []string{c.SubscriptionID})
-		if err != nil || open[c.SubscriptionID] {
+		standing, err := a.store.Standing(ctx, c.Period, []string{c.SubscriptionID})
+		if err != nil || standing[c.SubscriptionID] != "" {
 			return false, err // it has begun since it was listed
 		}
 		claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
@@ -173,5 +185,14 @@ func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Cha
 	case c.Status == billing.Pending && !a.policy.Idempotent:
 		c = *unresolved(c, FailureInDoubt, "the database was restored to before this charge, and the shop is not idempotent")
 	}
-	return a.store.PutBack(ctx, c)
+	written, err := a.store.PutBack(ctx, c)
+	if written || err != nil || c.Status != billing.Charged {
+		return written, err
+	}
+	_, err = a.store.SettleCharge(ctx, c)
+	if billing.CodeOf(err) == billing.CodeLedgerConflict {
+		a.log.ErrorContext(ctx, "the shop has an order that the ledger does not take; look into it", "request_id", c.RequestID, "error", err)
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -122,6 +122,9 @@ type PageClaim struct {
 	HeldFor time.Duration
 	// IdempotentShop: if not, claiming is leave to send, once.
 	IdempotentShop bool
+	// Incarnation is the database's that the run has looked through; no other
+	// gives claims. Empty is any.
+	Incarnation string
 }
 
 // PageClaimed is what a batch came to.
@@ -134,6 +137,9 @@ type PageClaimed struct {
 	// through.
 	Cursor string
 	Done   bool
+	// Replaced says that nothing was claimed, and why: another database stands in
+	// the place of the known one.
+	Replaced bool
 }
 
 // ReportClass says what became of a subscription that was eligible at a run's

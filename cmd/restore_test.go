@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -122,6 +123,55 @@ func TestTheDatabaseIsRestoredInTheMiddleOfARun(t *testing.T) {
 			require.Equal(t, []string{"caller-after-2", "caller-after-299", "caller-after-3", "caller-before", "caller-retried"},
 				s.db.Lines(t, "SELECT request_id FROM charge WHERE request_id LIKE 'caller-%' ORDER BY request_id"))
 		})
+	}
+}
+
+// The database is put back to a moment within a run, which goes on: its record is
+// there, and so is nothing of what happened since. A caller's order under a request
+// id of its own is among it, of a subscription that the run has yet to come to.
+func TestTheDatabaseIsRestoredToAMomentWithinARun(t *testing.T) {
+	for name, idempotent := range map[string]bool{"idempotent": true, "not idempotent": false} {
+		t.Run(name, func(t *testing.T) {
+			const n = 300
+			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{NewOrderPerCall: !idempotent})
+			s.env = append(s.env, fmt.Sprint("SHOP_IDEMPOTENT=", idempotent))
+			s.subscribers(t, n)
+			serve, api := s.api(t, "serve")
+			ordered := func(least int) func() bool { return func() bool { return len(s.shop.Orders()) >= least } }
+			startRun(t, api, `{"page_size":30,"concurrency":8,"orders_per_second":40}`)
+			require.Eventually(t, ordered(n/6), time.Minute, 5*time.Millisecond)
+			require.Zero(t, serve.kill(syscall.SIGTERM), "a snapshot is taken with nobody there")
+			restore := s.db.Snapshot(t)
+			known := len(s.shop.Orders())
+
+			_, api = s.api(t, "serve")
+			require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, chargeURL(api, n-1, "caller-after"), "").Code)
+			require.Eventually(t, ordered(known+n/6), time.Minute, 5*time.Millisecond)
+			restore()
+
+			if !idempotent {
+				eventuallyRun(t, api, "paused")
+				require.Contains(t, mustSend(t, http.MethodGet, runURL(api), "").Body["reason"], "another stands in its place")
+				s.copyTheShopsBook(t)
+				require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, runURL(api)+"/resume", "").Code)
+			}
+			eventuallyRun(t, api, "finished")
+			requireClosed(t, api)
+			s.requireOneOrderEach(t, n)
+			require.Equal(t, []string{"charged"}, s.db.Lines(t, "SELECT status FROM charge WHERE request_id = 'caller-after'"))
+		})
+	}
+}
+
+// copyTheShopsBook has the ledger know each order of the shop's, as operations.md
+// tells a person to.
+func (s *site) copyTheShopsBook(t *testing.T) {
+	t.Helper()
+	for _, o := range s.shop.Orders() {
+		s.db.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, customer_id, sku_id, created_at, settled_at)
+			VALUES ($1, $2, $3, 'charged', 'by hand', $4, $5, $6, $6)
+			ON CONFLICT (request_id) DO UPDATE SET status = 'charged', settled_at = excluded.settled_at WHERE charge.status <> 'charged'`,
+			o.RequestID, strings.Replace(o.CustomerID, "c-", "s-", 1), o.CreatedAt.Format("2006-01"), o.CustomerID, o.SKU, o.CreatedAt)
 	}
 }
 

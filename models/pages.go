@@ -45,6 +45,10 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 	var page billing.PageClaimed
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
 		page = billing.PageClaimed{}
+		if replaced, err := s.replaced(tx, in.Incarnation); replaced || err != nil {
+			page.Replaced = replaced
+			return err
+		}
 		now, err := s.now(tx)
 		if err != nil {
 			return err

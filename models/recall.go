@@ -5,29 +5,65 @@ import (
 	"database/sql"
 	"fmt"
 
+	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
 
 	"drayman/billing"
 )
 
-// WithOpenCharge returns which of the subscriptions have a charge of the period
-// that is not declined.
-func (s *Store) WithOpenCharge(ctx context.Context, period billing.Period, ids []string) (map[string]bool, error) {
-	open := map[string]bool{}
-	if len(ids) == 0 {
-		return open, nil
+// Incarnation tells the database from any other that takes its place: a backup
+// that was restored, a standby that lacks the last second. It changes also where
+// nothing is lost: on PostgreSQL when the server restarts or the ledger is
+// rewritten; on SQLite, whose file nobody may replace under a process, with each
+// Open.
+func (s *Store) Incarnation(ctx context.Context) (string, error) {
+	return s.incarnation(s.read.WithContext(ctx))
+}
+
+func (s *Store) incarnation(tx *gorm.DB) (string, error) {
+	query := `SELECT concat_ws('/', extract(epoch FROM pg_postmaster_start_time()), oid, pg_relation_filenode('charge'))
+		FROM pg_database WHERE datname = current_database()`
+	if s.dialect == SQLite {
+		query = "PRAGMA user_version"
 	}
-	var found []string
-	err := s.read.WithContext(ctx).Raw(`SELECT subscription_id FROM charge
+	var incarnation string
+	if err := tx.Raw(query).Row().Scan(&incarnation); err != nil {
+		return "", fmt.Errorf("asking which database this is: %w", err)
+	}
+	return incarnation, nil
+}
+
+// replaced says that the database is no longer the known incarnation; without a
+// known one it cannot tell.
+func (s *Store) replaced(tx *gorm.DB, known string) (bool, error) {
+	if known == "" {
+		return false, nil
+	}
+	incarnation, err := s.incarnation(tx)
+	return incarnation != known, err
+}
+
+// Standing returns how the charges of the subscriptions in the period stand,
+// without those that are declined.
+func (s *Store) Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error) {
+	standing := map[string]billing.ChargeStatus{}
+	if len(ids) == 0 {
+		return standing, nil
+	}
+	var found []struct {
+		SubscriptionID string
+		Status         string
+	}
+	err := s.read.WithContext(ctx).Raw(`SELECT subscription_id, status FROM charge
 		WHERE subscription_id IN @ids AND period = @period AND status <> 'declined'`,
 		sql.Named("ids", ids), sql.Named("period", period.String())).Scan(&found).Error
 	if err != nil {
-		return nil, fmt.Errorf("looking for open charges: %w", err)
+		return nil, fmt.Errorf("looking for charges that stand: %w", err)
 	}
-	for _, id := range found {
-		open[id] = true
+	for _, c := range found {
+		standing[c.SubscriptionID] = billing.ChargeStatus(c.Status)
 	}
-	return open, nil
+	return standing, nil
 }
 
 // PutBack writes a charge that the database has forgotten, and reports whether it

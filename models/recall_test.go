@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drayman/billing"
+	"drayman/models/modelstest"
 )
 
 func TestPutBack(t *testing.T) {
@@ -22,9 +23,9 @@ func TestPutBack(t *testing.T) {
 			return written
 		}
 		ids := []string{"s", "other", "nobody"}
-		open, err := b.WithOpenCharge(t.Context(), november, ids)
+		standing, err := b.Standing(t.Context(), november, ids)
 		require.NoError(t, err)
-		require.Empty(t, open)
+		require.Empty(t, standing)
 
 		require.True(t, put(charged))
 		stands, err := b.Charge(t.Context(), "s", november)
@@ -39,8 +40,53 @@ func TestPutBack(t *testing.T) {
 		declined.RequestID, declined.SubscriptionID, declined.Status = "r-3", "other", billing.Declined
 		require.True(t, put(declined))
 
-		open, err = b.WithOpenCharge(t.Context(), november, ids)
+		standing, err = b.Standing(t.Context(), november, ids)
 		require.NoError(t, err)
-		require.Equal(t, map[string]bool{"s": true}, open)
+		require.Equal(t, map[string]billing.ChargeStatus{"s": billing.Charged}, standing)
 	})
+}
+
+// What is not the database that the run has looked through gives no claim.
+func TestAnotherIncarnation(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		incarnation, err := b.Incarnation(t.Context())
+		require.NoError(t, err)
+		page := pageOf("", last, 10)
+
+		page.Incarnation = "another"
+		require.Equal(t, billing.PageClaimed{Replaced: true}, claimPage(t, b.Store, page))
+		require.Empty(t, b.Lines(t, "SELECT request_id FROM charge"))
+
+		page.Incarnation = incarnation
+		require.Len(t, claimPage(t, b.Store, page).Charges, 1)
+	})
+}
+
+func TestARewrittenLedgerIsAnotherIncarnation(t *testing.T) {
+	t.Parallel()
+	b := setup(t, modelstest.Postgres(t))
+	before, err := b.Incarnation(t.Context())
+	require.NoError(t, err)
+	b.AddSubscription(t, "other", 1, "bob")
+	same, err := b.Incarnation(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, same)
+
+	b.Exec(t, "TRUNCATE charge") // as pg_restore into the same database does it
+
+	after, err := b.Incarnation(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, before, after)
+}
+
+// SQLite: nobody replaces the file but between two processes.
+func TestAFileThatIsOpenedAgainIsAnotherIncarnation(t *testing.T) {
+	t.Parallel()
+	db := modelstest.SQLite(t)
+	first, err := db.Open(t, nil).Incarnation(t.Context())
+	require.NoError(t, err)
+	second, err := db.Open(t, nil).Incarnation(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, first, second)
 }

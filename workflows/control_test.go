@@ -27,7 +27,7 @@ func TestWishesThatComeAtOnce(t *testing.T) {
 			for i := range 100 {
 				db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, "c")
 			}
-			histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 1}, nil, func(t *testing.T, c client.Client) {
+			histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 1}, nil, func(t *testing.T, c client.Client, _ modelstest.Database) {
 				var all sync.WaitGroup
 				for i := range 12 {
 					all.Go(func() {
@@ -63,7 +63,7 @@ func TestARowThatDisagrees(t *testing.T) {
 	for i := range 60 {
 		db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, fmt.Sprintf("c-%03d", i))
 	}
-	histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, nil, func(t *testing.T, _ client.Client) {
+	histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, nil, func(t *testing.T, _ client.Client, _ modelstest.Database) {
 		require.Eventually(t, func() bool {
 			return len(db.Lines(t, "SELECT id FROM billing_run")) == 1
 		}, 30*time.Second, 20*time.Millisecond)

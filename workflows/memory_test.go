@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/testsuite"
@@ -25,6 +26,7 @@ type remembered struct {
 	fault     shoptest.Fault // without an effect: charged
 	terminate bool
 	cancelled bool // the subscription, by the backup
+	claimed   bool // by the backup, which knows no outcome
 	charged   bool // else it fails, or is being retried
 	want      billing.ChargeStatus
 }
@@ -38,6 +40,7 @@ func TestChargesAreRecalled(t *testing.T) {
 		"idempotent": {
 			"charged":           {charged: true, want: billing.Charged},
 			"charged-cancelled": {charged: true, cancelled: true, want: billing.Charged},
+			"charged-claimed":   {charged: true, claimed: true, want: billing.Charged},
 			"charged-by-run":    {charged: true, forRun: true, want: billing.Charged},
 			"declined":          {fault: shoptest.Fault{Status: http.StatusPaymentRequired}, want: billing.Declined},
 			"retried":           {fault: busy, want: billing.Pending},
@@ -48,6 +51,7 @@ func TestChargesAreRecalled(t *testing.T) {
 		},
 		"not idempotent": {
 			"charged": {charged: true, want: billing.Charged},
+			"claimed": {charged: true, claimed: true, want: billing.Charged},
 			"doubted": {fault: shoptest.Fault{Cut: shoptest.CutAfter}, want: billing.Unresolved},
 			"retried": {fault: busy, want: billing.Unresolved},
 		},
@@ -72,10 +76,10 @@ func TestChargesAreRecalled(t *testing.T) {
 			ledger := func() []string {
 				return backup.Lines(t, `SELECT subscription_id || ' ' || request_id || ' ' || status FROM charge ORDER BY subscription_id COLLATE "C"`)
 			}
-			require.Eventually(t, func() bool { // visibility may lag
-				return recall() >= 0 && len(ledger()) >= len(want)
+			require.EventuallyWithT(t, func(t *assert.CollectT) { // visibility may lag
+				assert.GreaterOrEqual(t, recall(), 0)
+				assert.Equal(t, want, ledger())
 			}, time.Minute, 100*time.Millisecond)
-			require.Equal(t, want, ledger())
 			require.Zero(t, recall(), "they are known now")
 			const orders = `SELECT subscription_id || customer_id || sku_id || shop_order FROM charge WHERE status = 'charged' ORDER BY 1`
 			require.Equal(t, live.Lines(t, orders), backup.Lines(t, orders))
@@ -93,6 +97,10 @@ func subscribeAll(t *testing.T, cases map[string]remembered, live, backup models
 		backup.AddSubscription(t, id, 1, id)
 		if c.cancelled {
 			backup.AddChanges(t, id, modelstest.Since(billing.Cancelled, modelstest.Long.AddDate(1, 0, 0)))
+		}
+		if c.claimed {
+			backup.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, customer_id, sku_id, created_at)
+				VALUES ($1, $2, '2026-11', 'pending', 'a worker', $2, 1, $3)`, "r-"+id, id, modelstest.Long)
 		}
 		if c.fault.Validate() == nil {
 			c.fault.CustomerIDs = []string{id}

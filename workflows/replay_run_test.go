@@ -29,8 +29,9 @@ func TestRecordRuns(t *testing.T) {
 		subscriptions int
 		settings      billing.RunSettings
 		faults        []shoptest.Fault
-		operate       func(*testing.T, client.Client)
+		operate       func(*testing.T, client.Client, modelstest.Database)
 		executions    int // at least so many in the chain
+		recalls       int // at least so often it asks what Temporal remembers
 	}{
 		"finished": {subscriptions: 60, settings: billing.RunSettings{PageSize: 25}, executions: 1, faults: []shoptest.Fault{
 			{CustomerIDs: []string{"c-003"}, Status: http.StatusPaymentRequired},
@@ -49,6 +50,9 @@ func TestRecordRuns(t *testing.T) {
 		"cancelled-from-outside": {
 			subscriptions: 60, settings: billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, executions: 1, operate: cancelFromOutside,
 		},
+		"database-replaced": {
+			subscriptions: 60, settings: billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, executions: 1, operate: replaceTheLedger, recalls: 2,
+		},
 		"workflow-per-charge": {subscriptions: 12, settings: billing.RunSettings{PageSize: 5, WorkflowPerCharge: true}, executions: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,6 +64,7 @@ func TestRecordRuns(t *testing.T) {
 			}
 			histories := runOnServer(t, db, c.settings, c.faults, c.operate)
 			require.GreaterOrEqual(t, len(histories), c.executions)
+			require.GreaterOrEqual(t, activitiesOf(histories[0], "RecallCharges"), max(1, c.recalls))
 			for i, h := range histories {
 				require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
 				requireDeathIsNoticed(t, h)
@@ -71,14 +76,14 @@ func TestRecordRuns(t *testing.T) {
 	}
 }
 
-func pauseAndCancel(t *testing.T, c client.Client) {
+func pauseAndCancel(t *testing.T, c client.Client, _ modelstest.Database) {
 	update(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
 	update(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 40})
 	update(t, c, workflows.ResumeUpdate)
 	update(t, c, workflows.CancelUpdate)
 }
 
-func awaitPauseAndCancel(t *testing.T, c client.Client) {
+func awaitPauseAndCancel(t *testing.T, c client.Client, _ modelstest.Database) {
 	require.Eventually(t, func() bool {
 		value, err := c.QueryWorkflow(t.Context(), workflows.RunWorkflowID(november(t)), "", workflows.ProgressQuery)
 		var p billing.Progress
@@ -87,9 +92,27 @@ func awaitPauseAndCancel(t *testing.T, c client.Client) {
 	update(t, c, workflows.CancelUpdate)
 }
 
-func cancelFromOutside(t *testing.T, c client.Client) {
+func cancelFromOutside(t *testing.T, c client.Client, _ modelstest.Database) {
 	update(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 10}) // answered once the run is recorded
 	require.NoError(t, c.CancelWorkflow(t.Context(), workflows.RunWorkflowID(november(t)), ""))
+}
+
+// replaceTheLedger has the database be another one, for all that the run can tell.
+func replaceTheLedger(t *testing.T, _ client.Client, db modelstest.Database) {
+	require.Eventually(t, func() bool {
+		return len(db.Lines(t, "SELECT request_id FROM charge WHERE status = 'charged'")) > 0
+	}, 60*time.Second, 20*time.Millisecond)
+	db.Exec(t, "VACUUM FULL charge")
+}
+
+// activitiesOf counts how often an activity was scheduled.
+func activitiesOf(h *history.History, activity string) (n int) {
+	for _, e := range h.Events {
+		if e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName() == activity {
+			n++
+		}
+	}
+	return n
 }
 
 func update(t *testing.T, c client.Client, name string, args ...any) {
@@ -103,7 +126,7 @@ func update(t *testing.T, c client.Client, name string, args ...any) {
 
 // runOnServer carries a run of 2026-11 through and returns the histories of its
 // chain.
-func runOnServer(t *testing.T, db modelstest.Database, settings billing.RunSettings, faults []shoptest.Fault, operate func(*testing.T, client.Client)) []*history.History {
+func runOnServer(t *testing.T, db modelstest.Database, settings billing.RunSettings, faults []shoptest.Fault, operate func(*testing.T, client.Client, modelstest.Database)) []*history.History {
 	t.Helper()
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	server.SetFaults(faults...)
@@ -112,7 +135,7 @@ func runOnServer(t *testing.T, db modelstest.Database, settings billing.RunSetti
 	run, err := c.ExecuteWorkflow(t.Context(), workflows.RunOptions(in), workflows.BillingRunName, in)
 	require.NoError(t, err)
 	if operate != nil {
-		operate(t, c)
+		operate(t, c, db)
 	}
 	first := run.GetRunID() // the handle goes along with the chain
 	require.NoError(t, run.Get(t.Context(), &billing.Progress{}))

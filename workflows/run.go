@@ -89,6 +89,13 @@ type runState struct {
 	AllPlanned bool        `json:"all_planned"`
 	Pages      int         `json:"pages"` // planned so far
 	Bad        int         `json:"bad"`   // pages that stopped in a row
+	// Anew: the ledger may lack charges, of this run too. Before the next page, the
+	// run looks through what Temporal remembers.
+	Anew bool `json:"anew,omitempty"`
+	// LeftOver: charges that nobody works on are to be taken up.
+	LeftOver bool `json:"left_over,omitempty"`
+	// Incarnation is the database's that has been looked through.
+	Incarnation string `json:"incarnation,omitempty"`
 	// Exceptions wait for workflows of their own.
 	Exceptions []string `json:"exceptions,omitempty"`
 }
@@ -180,10 +187,10 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 		if err := r.begin(ctx); err != nil {
 			return nil, err
 		}
-		if err := r.recall(ctx); err != nil {
+		if _, err := r.recall(ctx); err != nil {
 			return nil, err
 		}
-		r.startCharges(ctx, activities.StartChargesInput{LeftOver: true})
+		r.startExceptions(ctx)
 	}
 	r.refresh(ctx)
 	if err := r.chargePages(ctx); err != nil {
@@ -210,21 +217,43 @@ func (r *billingRun) begin(ctx workflow.Context) error {
 	return workflow.ExecuteActivity(planOptions(ctx, "record the run and count who is due"), acts.StartRun, in).Get(ctx, &r.state.Run)
 }
 
-// recall has the ledger know what Temporal remembers of the month, before the
-// first page asks it who is uncharged.
-func (r *billingRun) recall(ctx workflow.Context) error {
-	if workflow.GetVersion(ctx, "recall", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+// lookAgain is for a database that was restarted, or is an older one: then the ledger
+// may have forgotten pages, too, and all are charged again.
+func (r *billingRun) lookAgain(ctx workflow.Context) error {
+	if !r.state.Anew || r.pages > 0 || r.draining {
 		return nil
+	}
+	r.state.Queue, r.state.PlannedTo, r.state.AllPlanned = nil, "", false
+	recalled, err := r.recall(ctx)
+	if err != nil || recalled.Idempotent || r.over() {
+		return err
+	}
+	return r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: replacedReason})
+}
+
+// replacedReason is why a run pauses where to ask again is to order again.
+const replacedReason = "the database was restarted, or another stands in its place, and the shop is not idempotent: " +
+	"see that the ledger has every order of the shop's, then resume"
+
+// recall has the ledger know what Temporal remembers of the month, before pages ask
+// it who is uncharged; what is open there is to be taken up. It knows nothing of the
+// database where the run is over before it is done, or began with an earlier version.
+func (r *billingRun) recall(ctx workflow.Context) (out activities.RecallChargesOutput, err error) {
+	r.state.LeftOver = true
+	if workflow.GetVersion(ctx, "recall", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return out, nil
 	}
 	ctx, stop := workflow.WithCancel(pageOptions(ctx, "put back what a restored database has forgotten"))
 	defer stop()
 	recalled := workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run})
 	// Without Temporal's list it takes until that is back; a cancel must not wait for it.
-	err := workflow.Await(ctx, func() bool { return recalled.IsReady() || r.over() })
+	err = workflow.Await(ctx, func() bool { return recalled.IsReady() || r.over() })
 	if err != nil || !recalled.IsReady() {
-		return errors.Join(err, r.failed)
+		return out, errors.Join(err, r.failed)
 	}
-	return recalled.Get(ctx, nil)
+	err = recalled.Get(ctx, &out)
+	r.state.Incarnation, r.state.Anew = out.Incarnation, false
+	return out, err
 }
 
 // planOptions are for activities that read through all subscriptions.
@@ -281,7 +310,10 @@ func (r *billingRun) idle() bool { return r.pages == 0 && !r.starting }
 
 // plan cuts the next pages, when the last ones are being charged.
 func (r *billingRun) plan(ctx workflow.Context) error {
-	if len(r.state.Queue) > 0 || r.state.AllPlanned || r.draining || r.state.Run.State != billing.RunRunning {
+	if err := r.lookAgain(ctx); err != nil {
+		return err
+	}
+	if len(r.state.Queue) > 0 || r.state.AllPlanned || r.state.Anew || r.draining || r.state.Run.State != billing.RunRunning {
 		return nil
 	}
 	var planned activities.PlanRunOutput
@@ -301,7 +333,7 @@ func (r *billingRun) plan(ctx workflow.Context) error {
 }
 
 func (r *billingRun) mayDispatch(ctx workflow.Context) bool {
-	return len(r.state.Queue) > 0 && r.pages < parallelPages && !r.draining && r.failed == nil &&
+	return len(r.state.Queue) > 0 && r.pages < parallelPages && !r.state.Anew && !r.draining && r.failed == nil &&
 		len(r.state.Exceptions) < maxExceptions && r.state.Run.State == billing.RunRunning && !workflow.Now(ctx).Before(r.slowUntil)
 }
 
@@ -327,7 +359,7 @@ func (r *billingRun) dispatch(ctx workflow.Context) {
 	settings := r.state.Run.Settings
 	in := activities.ChargePageInput{
 		Run: r.state.Run, Number: next.Number, After: next.After, UpTo: next.UpTo,
-		Concurrency: max(1, settings.Concurrency/parallelPages),
+		Concurrency: max(1, settings.Concurrency/parallelPages), Incarnation: r.state.Incarnation,
 	}
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		defer func() { r.pages, r.events = r.pages-1, r.events+1 }()
@@ -356,6 +388,8 @@ func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, out acti
 		r.fail(r.agree(ctx))
 	case activities.StopRefused, activities.StopFailing:
 		r.slowDown(ctx, out)
+	case activities.StopReplaced:
+		r.state.Anew = true
 	}
 }
 
@@ -376,8 +410,16 @@ func (r *billingRun) slowDown(ctx workflow.Context, out activities.ChargePageOut
 
 // startExceptions gives exceptions workflows of their own, a batch at a time.
 func (r *billingRun) startExceptions(ctx workflow.Context) {
+	if r.starting || r.draining {
+		return
+	}
+	if r.state.LeftOver {
+		r.state.LeftOver = false
+		r.startCharges(ctx, activities.StartChargesInput{LeftOver: true})
+		return
+	}
 	n := min(len(r.state.Exceptions), startedAtOnce)
-	if n == 0 || r.starting || r.draining || r.ended() {
+	if n == 0 || r.ended() {
 		return
 	}
 	ids := r.state.Exceptions[:n:n]
