@@ -31,7 +31,7 @@ type Store interface {
 
 	ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error)
 	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
-	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
+	OwnClaims(ctx context.Context, runID, owner string, heldFor time.Duration) ([]billing.Charge, error)
 	SettlePage(ctx context.Context, charges []billing.Charge) error
 
 	Incarnation(ctx context.Context) (string, error)

@@ -134,7 +134,7 @@ func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
 
 func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	p.own, err = within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
-		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner)
+		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner, heldFor)
 	})
 	if err != nil {
 		return nil, err

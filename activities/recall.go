@@ -175,13 +175,14 @@ func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Cha
 		if err != nil || standing[c.SubscriptionID] != "" {
 			return false, err // it has begun since it was listed
 		}
-		claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
+		// Most have begun just now, and nothing was forgotten.
+		_, err = a.store.ClaimCharge(ctx, billing.ChargeRequest{
 			SubscriptionID: c.SubscriptionID, Period: c.Period, RequestID: c.RequestID, RunID: c.RunID, RequireEligible: true,
 		}, c.Owner, false)
 		if billing.CodeOf(err) != "" {
 			return false, nil // no page would charge it either
 		}
-		return claim.Step == billing.StepPlace, err
+		return false, err
 	case c.Status == billing.Pending && !a.policy.Idempotent:
 		c = *unresolved(c, FailureInDoubt, "the database was restored to before this charge, and the shop is not idempotent")
 	}

@@ -264,10 +264,28 @@ func among(charges []billing.Charge, requestIDs []string) []billing.Charge {
 }
 
 // OwnClaims returns the charges that the owner has claimed in the run and not
-// settled: what a page that died has left to its next try.
-func (s *Store) OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error) {
+// settled, what a page that died or was stopped has left to its next try, and holds
+// them again: nobody takes over what that try may be asking for.
+func (s *Store) OwnClaims(ctx context.Context, runID, owner string, heldFor time.Duration) ([]billing.Charge, error) {
+	own := func(tx *gorm.DB) *gorm.DB {
+		return tx.Where("run_id = ? AND status = 'pending' AND owner = ?", runID, owner)
+	}
 	var rows []chargeRow
-	err := s.read.WithContext(ctx).Where("run_id = ? AND status = 'pending' AND owner = ?", runID, owner).Order("request_id").Find(&rows).Error
+	err := own(s.read.WithContext(ctx)).Find(&rows).Error
+	if err != nil || len(rows) == 0 { // a first try need not write
+		return nil, err
+	}
+	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		if err := own(tx.Model(&chargeRow{})).Update("claimed_until", timestamp{now.Add(heldFor)}).Error; err != nil {
+			return err
+		}
+		rows = nil
+		return own(tx).Order("request_id").Find(&rows).Error
+	})
 	charges := make([]billing.Charge, 0, len(rows))
 	for _, r := range rows {
 		c, chargeErr := r.charge()

@@ -213,7 +213,7 @@ func TestPagesAtOnce(t *testing.T) {
 		all := []string{}
 		for i := range pages {
 			all = append(all, subscriptions(claimed[i])...)
-			own, err := b.OwnClaims(t.Context(), thisRun.ID, fmt.Sprintf("page %d", i))
+			own, err := b.OwnClaims(t.Context(), thisRun.ID, fmt.Sprintf("page %d", i), time.Minute)
 			require.NoError(t, err)
 			require.ElementsMatch(t, claimed[i], own)
 		}
@@ -385,18 +385,23 @@ func TestOwnClaims(t *testing.T) {
 		page := claimPage(t, b.Store, pageOf("", last, 10))
 		for run, owners := range map[string][]string{thisRun.ID: {"page 10", "", "%"}, "2026-11/1": {"page 1"}} {
 			for _, owner := range owners {
-				own, err := b.OwnClaims(t.Context(), run, owner)
+				own, err := b.OwnClaims(t.Context(), run, owner, time.Minute)
 				require.NoError(t, err)
 				require.Empty(t, own)
 			}
 		}
 		b.settle(t, page.Charges[1], billing.Charged)
-		own, err := b.OwnClaims(t.Context(), thisRun.ID, "page 1")
+		own, err := b.OwnClaims(t.Context(), thisRun.ID, "page 1", time.Minute)
 		require.NoError(t, err)
 		require.Equal(t, []string{"s", "u"}, subscriptions(own))
 		require.NoError(t, b.SettlePage(t.Context(), own), "let go")
+		again, err := b.OwnClaims(t.Context(), thisRun.ID, "page 1", time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, []string{"s", "u"}, subscriptions(again))
+		require.Equal(t, billing.StepJoin, b.claim(t, "x", billing.ChargeOwner).Step, "held again")
+		require.NoError(t, b.SettlePage(t.Context(), again))
 		b.claim(t, "x", billing.ChargeOwner)
-		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1")
+		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1", time.Minute)
 		require.NoError(t, err)
 		require.Equal(t, []string{"u"}, subscriptions(own), "a workflow has taken s over")
 		n, err := b.OpenCharges(t.Context(), thisRun.ID)

@@ -2,6 +2,7 @@ package models_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,7 +36,7 @@ func TestAColumnMoreBreaksNoPreparedStatement(t *testing.T) {
 		require.NoError(t, err)
 		_, err = store.Charge(t.Context(), "s", period)
 		require.NoError(t, err)
-		_, err = store.OwnClaims(t.Context(), run.ID, "me")
+		_, err = store.OwnClaims(t.Context(), run.ID, "me", time.Minute)
 		require.NoError(t, err)
 		_, err = store.ReserveSlots(t.Context(), run.ID, 1)
 		require.NoError(t, err)
