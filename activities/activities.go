@@ -25,7 +25,7 @@ type Store interface {
 	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
 	OpenCharges(ctx context.Context, runID string) (int, error)
 	PlanPages(ctx context.Context, period billing.Period, after string, size, limit int) (ends []string, more bool, err error)
-	LeftOver(ctx context.Context, period billing.Period, unresolved bool, after string, limit int) ([]string, error)
+	LeftOver(ctx context.Context, period billing.Period, unresolved bool, by time.Time, after string, limit int) ([]string, error)
 	Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error
 	Now(ctx context.Context) (time.Time, error)
 
@@ -35,6 +35,7 @@ type Store interface {
 	SettlePage(ctx context.Context, charges []billing.Charge) error
 
 	Incarnation(ctx context.Context) (string, error)
+	FreeClaims(ctx context.Context, run billing.Run) (time.Time, error)
 	Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error)
 	PutBack(ctx context.Context, c billing.Charge) (bool, error)
 }

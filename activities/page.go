@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,9 +141,6 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 		return nil, err
 	}
 	p.out.Done = p.out.Done && len(p.own) == 0
-	if err := p.stopIfReplaced(ctx); err != nil {
-		return nil, err
-	}
 	for !p.out.Done && p.out.Stop == "" {
 		if err := p.nextBatch(ctx); err != nil {
 			return nil, asFailure(err)
@@ -151,15 +149,32 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	return &p.out, p.release(ctx)
 }
 
-// stopIfReplaced stops the page in a database that the run has not looked through:
-// there, a claim of an earlier try may have been sent, whatever it says. Claims ask
-// for themselves.
+// stopIfReplaced stops the page in a database that the run has not looked through.
+// Claims ask for themselves.
 func (p *page) stopIfReplaced(ctx context.Context) error {
-	incarnation, err := within(ctx, p.store.Incarnation)
-	if err == nil && p.in.Incarnation != "" && p.in.Incarnation != incarnation {
+	replaced, err := p.replaced(ctx, p.in.Incarnation)
+	if replaced && err == nil {
 		p.stop(StopReplaced, "")
 	}
 	return err
+}
+
+// holdOwn holds the claims of an earlier try, without those that somebody has taken
+// over or settled since. In another database they may have been sent, whatever they
+// say.
+func (p *page) holdOwn(ctx context.Context) error {
+	held, err := within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
+		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner, heldFor)
+	})
+	if err != nil {
+		return err
+	}
+	mine := map[billing.RequestID]bool{}
+	for _, c := range held {
+		mine[c.RequestID] = true
+	}
+	p.own = slices.DeleteFunc(p.own, func(c billing.Charge) bool { return !mine[c.RequestID] })
+	return p.stopIfReplaced(ctx)
 }
 
 // release lets go of the claims of an earlier try that this one does not place,
@@ -200,12 +215,20 @@ func (p *page) nextBatch(ctx context.Context) error {
 	if err := sleep(ctx, slots.Wait); err != nil {
 		return err
 	}
-	if n := min(len(p.own), slots.Count); n > 0 {
-		again := p.own[:n]
-		p.own = p.own[n:]
-		return p.place(ctx, again, first, slots.Interval, p.orderAgain)
+	if len(p.own) > 0 {
+		return p.placeOwn(ctx, slots, first)
 	}
 	return p.claimAndPlace(ctx, slots, first)
+}
+
+func (p *page) placeOwn(ctx context.Context, slots billing.Slots, first time.Time) error {
+	if err := p.holdOwn(ctx); err != nil || p.stopped() {
+		return err
+	}
+	n := min(len(p.own), slots.Count)
+	again := p.own[:n]
+	p.own = p.own[n:]
+	return p.place(ctx, again, first, slots.Interval, p.orderAgain)
 }
 
 func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first time.Time) error {

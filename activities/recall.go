@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -46,6 +47,9 @@ type RecallChargesOutput struct {
 	Recalled int `json:"recalled"`
 	// Incarnation is the database's that they are in.
 	Incarnation string `json:"incarnation"`
+	// By is when no page was at work, by the database's clock: nobody works on claims
+	// of pages that are older.
+	By time.Time `json:"by"`
 	// Idempotent says that the run may ask again for orders of pages that the ledger
 	// has forgotten.
 	Idempotent bool `json:"idempotent"`
@@ -54,9 +58,9 @@ type RecallChargesOutput struct {
 // recallReads is how many histories are read at once.
 const recallReads = 8
 
-// RecallCharges puts charges of the month back into the ledger that Temporal
-// remembers and the ledger does not: the database was restored to an earlier
-// time. Most of them a run would ask for again under the same request ids; but not
+// RecallCharges frees what pages have claimed that work no longer, and puts charges
+// of the month back into the ledger that Temporal remembers and the ledger does
+// not: the database was restored to an earlier time. Most of them a run would ask for again under the same request ids; but not
 // those that callers made under ids of their own, nor second attempts.
 //
 // Where nothing is forgotten it costs one list of the month's workflows, a
@@ -66,9 +70,13 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 	defer stop()
 	// First of all: one that is replaced while we look is not the one we looked at.
 	incarnation, err := within(ctx, a.store.Incarnation)
-	out := &RecallChargesOutput{Incarnation: incarnation, Idempotent: a.policy.Idempotent}
+	if err != nil {
+		return nil, err
+	}
+	by, err := within(ctx, func(ctx context.Context) (time.Time, error) { return a.store.FreeClaims(ctx, in.Run) })
+	out := &RecallChargesOutput{Incarnation: incarnation, By: by, Idempotent: a.policy.Idempotent}
 	if a.memory == nil || err != nil {
-		return out, err
+		return out, asFailure(err)
 	}
 	// The others are listed first: one that completes meanwhile is in both lists.
 	others, err := a.forgotten(ctx, in.Run.Period, false)

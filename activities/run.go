@@ -51,15 +51,24 @@ type ProgressInput struct {
 	Run billing.Run `json:"run"`
 }
 
+// ProgressOutput is the progress, and the database that tells it.
+type ProgressOutput struct {
+	billing.Progress
+	Incarnation string `json:"incarnation"`
+}
+
 // Progress counts what has become of the run's charges.
-func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*billing.Progress, error) {
+func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*ProgressOutput, error) {
+	incarnation, err := a.store.Incarnation(ctx)
+	if err != nil {
+		return nil, err
+	}
 	counts, err := a.store.RunCounts(ctx, in.Run.ID)
 	if err != nil {
 		return nil, asFailure(err)
 	}
 	now, err := a.store.Now(ctx)
-	progress := billing.NewProgress(in.Run, counts, now)
-	return &progress, err
+	return &ProgressOutput{Progress: billing.NewProgress(in.Run, counts, now), Incarnation: incarnation}, err
 }
 
 // PlanRunInput asks for the next pages of a run.
@@ -92,6 +101,17 @@ type StartChargesInput struct {
 	Period   billing.Period `json:"period"`
 	IDs      []string       `json:"ids,omitempty"`
 	LeftOver bool           `json:"left_over,omitempty"`
+	// By and Incarnation are those of [RecallChargesOutput]: what is open and older
+	// than By is left over, and no charge starts by another database. Runs of earlier
+	// versions have neither.
+	By          time.Time `json:"by,omitzero"`
+	Incarnation string    `json:"incarnation,omitempty"`
+}
+
+// StartChargesOutput says whether the rest was not started, because another
+// database stands in the place of the known one.
+type StartChargesOutput struct {
+	Replaced bool `json:"replaced,omitempty"`
 }
 
 const (
@@ -111,37 +131,53 @@ const (
 // StartCharges starts them under the pace of the run, few enough at a time, and
 // waits while the run is paused. It returns when all are started, or the run has
 // ended. Starting one twice does no harm.
-func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) error {
+func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) (*StartChargesOutput, error) {
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	if !in.LeftOver {
-		return a.startCharges(ctx, in.RunID, in.Period, in.IDs)
+		return a.startCharges(ctx, in, in.IDs)
 	}
 	for after := ""; ; {
 		ids, err := within(ctx, func(ctx context.Context) ([]string, error) {
-			return a.store.LeftOver(ctx, in.Period, a.policy.Idempotent, after, leftOverBatch)
+			return a.store.LeftOver(ctx, in.Period, a.policy.Idempotent, in.By, after, leftOverBatch)
 		})
 		if err != nil || len(ids) == 0 {
-			return err
+			return &StartChargesOutput{}, err
 		}
-		if err := a.startCharges(ctx, in.RunID, in.Period, ids); err != nil {
-			return err
+		out, err := a.startCharges(ctx, in, ids)
+		if err != nil || out.Replaced {
+			return out, err
 		}
 		after = ids[len(ids)-1]
 	}
 }
 
-func (a *Activities) startCharges(ctx context.Context, runID string, period billing.Period, ids []string) error {
+func (a *Activities) startCharges(ctx context.Context, in StartChargesInput, ids []string) (*StartChargesOutput, error) {
+	out := &StartChargesOutput{}
 	for _, id := range ids {
-		slots, err := a.awaitSlots(ctx, runID, 1)
+		slots, err := a.awaitSlots(ctx, in.RunID, 1)
 		if err != nil || slots.State != billing.RunRunning {
-			return asFailure(err)
+			return out, asFailure(err)
 		}
-		if err := a.start(ctx, runID, period, id); err != nil {
-			return err
+		out.Replaced, err = a.replaced(ctx, in.Incarnation)
+		if err != nil || out.Replaced {
+			return out, err
+		}
+		if err := a.start(ctx, in.RunID, in.Period, id); err != nil {
+			return out, err
 		}
 	}
-	return nil
+	return out, nil
+}
+
+// replaced says that the database is no longer the known incarnation; without a
+// known one nobody can tell.
+func (a *Activities) replaced(ctx context.Context, known string) (bool, error) {
+	if known == "" {
+		return false, nil
+	}
+	incarnation, err := within(ctx, a.store.Incarnation)
+	return incarnation != known, err
 }
 
 // awaitSlots waits until the run gives leave for orders, and until the first may

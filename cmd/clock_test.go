@@ -77,8 +77,10 @@ func eventuallyCode(t *testing.T, code int, url string) answer {
 }
 
 func TestTheDatabasesClockDiffersFromTheProgramsBy(t *testing.T) {
+	t.Parallel()
 	for _, by := range []time.Duration{2 * time.Minute, -2 * time.Minute} {
 		t.Run(by.String(), func(t *testing.T) {
+			t.Parallel()
 			const n, pace = 120, 40
 			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 			s.clocks(t, "all")
@@ -133,8 +135,10 @@ func requirePace(t *testing.T, calls []shoptest.Call, pace int) {
 // they did, four minutes apart, a cancel might not hold for as long; but there
 // would still be one order each, and the run would end.
 func TestProcessesWhoseClocksDiffer(t *testing.T) {
+	t.Parallel()
 	for name, ahead := range map[string]time.Duration{"the api is ahead": 2 * time.Minute, "the api is behind": -2 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			const n = 400
 			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 			s.clocks(t, "api", "first", "second")
@@ -162,6 +166,7 @@ func TestProcessesWhoseClocksDiffer(t *testing.T) {
 // What is accepted in a month is an order of that month, whatever the clock says
 // when the worker comes to it.
 func TestTheMonthEndsDuringACharge(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 	s.clocks(t, "all")
 	s.set(t, "all", "2026-10-31 12:00:00")
@@ -200,6 +205,7 @@ func TestTheMonthEndsDuringACharge(t *testing.T) {
 }
 
 func TestTheMonthEndsDuringARun(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 	s.clocks(t, "all")

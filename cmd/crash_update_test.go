@@ -16,6 +16,7 @@ import (
 // workflow must agree all the same: a fault campaign found a run that was
 // "running" for everybody who asked, and paused for ever.
 func TestAResumeIsLost(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	temporal, address := startTemporal(t, "127.0.0.1:0", data)
 	s := newSite(t, address, shoptest.Options{})

@@ -71,6 +71,7 @@ func TestThePaceHoldsOverThreeWorkers(t *testing.T) {
 
 // Workers die in the middle of pages, again and again; others take them up.
 func TestWorkersDieDuringARun(t *testing.T) {
+	t.Parallel()
 	const n = 3000
 	s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 	s.subscribers(t, n)
@@ -94,6 +95,7 @@ func TestWorkersDieDuringARun(t *testing.T) {
 // The database is put back to before the run, and the run is started again: the
 // shop is asked for the same orders.
 func TestARestoredDatabaseAsksForTheSameOrders(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 	s.subscribers(t, n)
@@ -117,6 +119,7 @@ func TestARestoredDatabaseAsksForTheSameOrders(t *testing.T) {
 // A run that is paused while the orders of a dead worker are in doubt holds
 // nobody up: its page lets go of them.
 func TestAPausedRunHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	for name, idempotent := range map[string]bool{"idempotent shop": true, "every call is an order": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

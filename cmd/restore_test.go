@@ -76,8 +76,10 @@ func requireClosed(t *testing.T, api string) {
 // of callers, under request ids of their own, which no run could derive. The run
 // is started again.
 func TestTheDatabaseIsRestoredInTheMiddleOfARun(t *testing.T) {
+	t.Parallel()
 	for name, dies := range map[string]bool{"the workers are dead": true, "the workers run": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			const n = 300
 			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{})
 			s.subscribers(t, n)
@@ -128,33 +130,51 @@ func TestTheDatabaseIsRestoredInTheMiddleOfARun(t *testing.T) {
 
 // The database is put back to a moment within a run, which goes on: its record is
 // there, and so is nothing of what happened since. A caller's order under a request
-// id of its own is among it, of a subscription that the run has yet to come to.
+// id of its own is among it, of a subscription that the run has yet to come to; and
+// the backup shows claims as open whose pages are long through.
 func TestTheDatabaseIsRestoredToAMomentWithinARun(t *testing.T) {
-	for name, idempotent := range map[string]bool{"idempotent": true, "not idempotent": false} {
+	t.Parallel()
+	const n = 300
+	for name, c := range map[string]struct {
+		notIdempotent bool
+		signal        syscall.Signal // ends the processes before the backup
+		since         int            // orders between backup and restore
+	}{
+		"pages are charged":          {signal: syscall.SIGKILL, since: n / 6},
+		"all but one are charged":    {signal: syscall.SIGKILL, since: n},
+		"a person copies the orders": {signal: syscall.SIGTERM, since: n / 6, notIdempotent: true},
+	} {
 		t.Run(name, func(t *testing.T) {
-			const n = 300
-			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{NewOrderPerCall: !idempotent})
-			s.env = append(s.env, fmt.Sprint("SHOP_IDEMPOTENT=", idempotent))
+			t.Parallel()
+			s := newSite(t, binary(t, "TEST_TEMPORAL_ADDRESS"), shoptest.Options{NewOrderPerCall: c.notIdempotent})
+			s.env = append(s.env, fmt.Sprint("SHOP_IDEMPOTENT=", !c.notIdempotent))
 			s.subscribers(t, n)
+			s.shop.SetFaults(
+				shoptest.Fault{CustomerIDs: customers(n), Status: http.StatusTooManyRequests, RetryAfter: "1"},
+				shoptest.Fault{Delay: 20 * time.Millisecond},
+			)
 			serve, api := s.api(t, "serve")
-			ordered := func(least int) func() bool { return func() bool { return len(s.shop.Orders()) >= least } }
+			ordered := func(least int) func() bool {
+				return func() bool { return len(s.shop.Orders()) >= min(least, n-1) }
+			}
 			startRun(t, api, `{"page_size":30,"concurrency":8,"orders_per_second":40}`)
 			require.Eventually(t, ordered(n/6), time.Minute, 5*time.Millisecond)
-			require.Zero(t, serve.kill(syscall.SIGTERM), "a snapshot is taken with nobody there")
+			serve.kill(c.signal) // a snapshot is taken with nobody there
 			restore := s.db.Snapshot(t)
 			known := len(s.shop.Orders())
 
 			_, api = s.api(t, "serve")
 			require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, chargeURL(api, n-1, "caller-after"), "").Code)
-			require.Eventually(t, ordered(known+n/6), time.Minute, 5*time.Millisecond)
+			require.Eventually(t, ordered(known+c.since), 2*time.Minute, 5*time.Millisecond)
 			restore()
 
-			if !idempotent {
+			if c.notIdempotent {
 				eventuallyRun(t, api, "paused")
 				require.Contains(t, mustSend(t, http.MethodGet, runURL(api), "").Body["reason"], "another stands in its place")
 				s.copyTheShopsBook(t)
 				require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, runURL(api)+"/resume", "").Code)
 			}
+			s.shop.SetFaults()
 			eventuallyRun(t, api, "finished")
 			requireClosed(t, api)
 			s.requireOneOrderEach(t, n)
@@ -180,8 +200,10 @@ func (s *site) copyTheShopsBook(t *testing.T) {
 // that is not idempotent makes an order of each call: what is in doubt is left to
 // a person there.
 func TestTemporalIsLostInTheMiddleOfARun(t *testing.T) {
+	t.Parallel()
 	for name, idempotent := range map[string]bool{"idempotent": true, "not idempotent": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			const n = 300
 			temporal, address := startTemporal(t, "127.0.0.1:0", t.TempDir())
 			s := newSite(t, address, shoptest.Options{NewOrderPerCall: !idempotent})

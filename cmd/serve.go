@@ -180,6 +180,9 @@ func (r redacting) Write(line []byte) (int, error) {
 }
 
 func (p *process) runWorker(ctx context.Context, f shopFlags) error {
+	if err := p.store.Mark(ctx); err != nil {
+		return fmt.Errorf("DATABASE_URL: %w", err)
+	}
 	client, err := f.client()
 	if err != nil {
 		return err

@@ -211,6 +211,7 @@ func TestASecondSignal(t *testing.T) {
 // The servers that a process needs hang while it has work under way, and it is
 // told to stop: it ends within the grace period all the same, and says so.
 func TestAStopWithoutServers(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"temporal", "postgres"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/url"
 	"strings"
 	"time"
@@ -81,17 +80,11 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*Store, error)
 // the file alone for a moment, and SQLite does not wait for that.
 const openPatience = 5 * time.Second
 
-// reach makes the first connection. SQLite has no server whose start it could
-// tell: what is opened is marked as another incarnation.
+// reach makes the first connection.
 func (s *Store) reach(ctx context.Context) error {
 	deadline := time.Now().Add(openPatience)
-	first := s.Ping
-	if s.dialect == SQLite {
-		mark := fmt.Sprintf("PRAGMA user_version = %d", rand.Int32())
-		first = func(ctx context.Context) error { return s.write.WithContext(ctx).Exec(mark).Error }
-	}
 	for {
-		err := first(ctx)
+		err := s.Ping(ctx)
 		if s.dialect != SQLite || !IsUnavailable(err) || time.Now().After(deadline) {
 			return err
 		}

@@ -45,10 +45,6 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 	var page billing.PageClaimed
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
 		page = billing.PageClaimed{}
-		if replaced, err := s.replaced(tx, in.Incarnation); replaced || err != nil {
-			page.Replaced = replaced
-			return err
-		}
 		now, err := s.now(tx)
 		if err != nil {
 			return err
@@ -60,6 +56,11 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 			ORDER BY s.id COLLATE "C" LIMIT @limit`), named...).Scan(&found).Error
 		if err != nil {
 			return fmt.Errorf("finding the next of a page: %w", err)
+		}
+		// Behind the search: it holds a lock of the ledger, which nobody can replace now.
+		if replaced, err := s.replaced(tx, in.Incarnation); replaced || err != nil {
+			page.Replaced = replaced
+			return err
 		}
 		page.Cursor, page.Done = in.UpTo, len(found) < in.Limit
 		if !page.Done {

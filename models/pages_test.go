@@ -417,17 +417,24 @@ func TestARunReleasesWhatPagesOfEarlierRunsHold(t *testing.T) {
 	onBoth(t, func(t *testing.T, b bundle) {
 		claimPage(t, b.Store, pageOf("", last, 10))
 		left := func() []string {
-			ids, err := b.LeftOver(t.Context(), november, true, "", 10)
+			ids, err := b.LeftOver(t.Context(), november, true, time.Time{}, "", 10)
 			require.NoError(t, err)
 			return ids
 		}
 		require.Empty(t, left(), "the page holds it")
-		_, err := b.StartRun(t.Context(), billing.PeriodAt(day(31), time.UTC), "another month", settings(0))
+		december, err := b.StartRun(t.Context(), billing.PeriodAt(day(31), time.UTC), "another month", settings(0))
+		require.NoError(t, err)
+		_, err = b.FreeClaims(t.Context(), *december)
 		require.NoError(t, err)
 		require.Empty(t, left(), "the page holds it")
-		_, err = b.StartRun(t.Context(), november, "next", settings(0))
+		next, err := b.StartRun(t.Context(), november, "next", settings(0))
 		require.NoError(t, err)
+		by, err := b.FreeClaims(t.Context(), *next)
+		require.NoError(t, err)
+		require.Equal(t, day(0), by)
 		require.Equal(t, []string{"s"}, left())
+		_, err = b.FreeClaims(t.Context(), billing.Run{ID: "2026-11/99", Period: november})
+		require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err), "%v", err)
 	})
 }
 
@@ -435,6 +442,7 @@ func TestLeftOverIsListedByPages(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		want := map[bool][]string{}
+		held := []string{}
 		add := func(id, period, status string, until any, left ...bool) {
 			b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
 				VALUES ($1, $2, $3, $4, 'o', $5, '', 1, $6)`, period+id, id, period, status, until, day(0))
@@ -451,6 +459,7 @@ func TestLeftOverIsListedByPages(t *testing.T) {
 				add(id, "2026-11", "pending", day(0).Add(-time.Microsecond), false, true)
 			case 2:
 				add(id, "2026-11", "pending", day(0).Add(time.Microsecond))
+				held = append(held, id)
 			case 3:
 				add(id, "2026-11", "unresolved", day(1), true)
 			case 4:
@@ -460,19 +469,24 @@ func TestLeftOverIsListedByPages(t *testing.T) {
 			}
 		}
 		for _, unresolved := range []bool{false, true} {
-			slices.Sort(want[unresolved])
-			for limit := 1; limit < 9; limit++ {
+			list := func(by time.Time, limit int) []string {
 				got, after := []string{}, ""
 				for {
-					ids, err := b.LeftOver(t.Context(), november, unresolved, after, limit)
+					ids, err := b.LeftOver(t.Context(), november, unresolved, by, after, limit)
 					require.NoError(t, err)
 					require.LessOrEqual(t, len(ids), limit)
 					if len(ids) == 0 {
-						break
+						return got
 					}
 					got, after = append(got, ids...), ids[len(ids)-1]
 				}
-				require.Equal(t, want[unresolved], got)
+			}
+			slices.Sort(want[unresolved])
+			all := slices.Sorted(slices.Values(append(slices.Clone(want[unresolved]), held...)))
+			for limit := 1; limit < 9; limit++ {
+				require.Equal(t, want[unresolved], list(time.Time{}, limit))
+				require.Equal(t, all, list(day(0), limit), "whoever held them then, is gone")
+				require.Empty(t, list(day(0).Add(-time.Microsecond), limit), "they are younger")
 			}
 		}
 	})

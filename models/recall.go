@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -14,8 +16,7 @@ import (
 // Incarnation tells the database from any other that takes its place: a backup
 // that was restored, a standby that lacks the last second. It changes also where
 // nothing is lost: on PostgreSQL when the server restarts or the ledger is
-// rewritten; on SQLite, whose file nobody may replace under a process, with each
-// Open.
+// rewritten; on SQLite when a worker starts ([Store.Mark]) or the schema changes.
 func (s *Store) Incarnation(ctx context.Context) (string, error) {
 	return s.incarnation(s.read.WithContext(ctx))
 }
@@ -24,13 +25,43 @@ func (s *Store) incarnation(tx *gorm.DB) (string, error) {
 	query := `SELECT concat_ws('/', extract(epoch FROM pg_postmaster_start_time()), oid, pg_relation_filenode('charge'))
 		FROM pg_database WHERE datname = current_database()`
 	if s.dialect == SQLite {
-		query = "PRAGMA user_version"
+		query = "SELECT user_version || '/' || schema_version FROM pragma_user_version, pragma_schema_version"
 	}
 	var incarnation string
 	if err := tx.Raw(query).Row().Scan(&incarnation); err != nil {
 		return "", fmt.Errorf("asking which database this is: %w", err)
 	}
 	return incarnation, nil
+}
+
+// Mark makes the database another incarnation where no server would tell that it is
+// one: SQLite, whose file may be put back while the worker that starts was away.
+func (s *Store) Mark(ctx context.Context) error {
+	if s.dialect != SQLite {
+		return nil
+	}
+	return s.write.WithContext(ctx).Exec(fmt.Sprintf("PRAGMA user_version = %d", rand.Int32())).Error
+}
+
+// FreeClaims is for a run of which no page is at work: what its pages, or those of
+// earlier runs, have claimed and surely not sent, or to an idempotent shop, is free to
+// be taken over. It returns the time, by which all such claims were made; or
+// run_not_found. Where the shop is not idempotent, claims stay held as long as a page
+// that is cut off from Temporal could still send them: their orders would be settled
+// by a person before they are placed.
+func (s *Store) FreeClaims(ctx context.Context, run billing.Run) (at time.Time, err error) {
+	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
+		if _, err := readRun(tx.Where("id = ?", run.ID)); err != nil {
+			return err
+		}
+		if at, err = s.now(tx); err != nil {
+			return err
+		}
+		return tx.Model(&chargeRow{}).
+			Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL AND sent_at IS NULL", run.Period.String()).
+			Update("claimed_until", nil).Error
+	})
+	return at, err
 }
 
 // replaced says that the database is no longer the known incarnation; without a

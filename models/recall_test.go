@@ -80,13 +80,20 @@ func TestARewrittenLedgerIsAnotherIncarnation(t *testing.T) {
 	require.NotEqual(t, before, after)
 }
 
-// SQLite: nobody replaces the file but between two processes.
-func TestAFileThatIsOpenedAgainIsAnotherIncarnation(t *testing.T) {
+// SQLite: somebody may have replaced the file while no worker was there.
+func TestAMarkedFileIsAnotherIncarnation(t *testing.T) {
 	t.Parallel()
 	db := modelstest.SQLite(t)
-	first, err := db.Open(t, nil).Incarnation(t.Context())
-	require.NoError(t, err)
-	second, err := db.Open(t, nil).Incarnation(t.Context())
-	require.NoError(t, err)
-	require.NotEqual(t, first, second)
+	incarnation := func() string {
+		incarnation, err := db.Open(t, nil).Incarnation(t.Context())
+		require.NoError(t, err)
+		return incarnation
+	}
+	before := incarnation()
+	require.Equal(t, before, incarnation(), "who only reads changes nothing")
+	require.NoError(t, db.Open(t, nil).Mark(t.Context()))
+	marked := incarnation()
+	require.NotEqual(t, before, marked)
+	db.Exec(t, "CREATE TABLE restored (id)") // what sqlite3's .restore does to the schema's number
+	require.NotEqual(t, marked, incarnation())
 }

@@ -49,9 +49,7 @@ func (r runRow) run() (*billing.Run, error) {
 
 // StartRun records a new run of the period, with its cut-off now and how many
 // are due, or returns the one that the execution has recorded before. A run of
-// the period that has not ended was lost by Temporal: it becomes abandoned. What
-// pages of earlier runs have claimed and surely not sent, or to an idempotent shop,
-// is free to be taken over.
+// the period that has not ended was lost by Temporal: it becomes abandoned.
 func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
 	var started *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -69,15 +67,6 @@ func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID
 		}
 		err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", period.String()).
 			Updates(map[string]any{"state": string(billing.RunAbandoned), "ended_at": timestamp{now}}).Error
-		if err != nil {
-			return err
-		}
-		// Claims that are held are pages' of earlier runs, of which there is none any
-		// more. Where the shop is not idempotent, they stay held as long as such a page,
-		// cut off from Temporal, could still send them: their orders would be settled by
-		// a person before they are placed.
-		err = tx.Model(&chargeRow{}).Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL AND sent_at IS NULL", period.String()).
-			Update("claimed_until", nil).Error
 		if err != nil {
 			return err
 		}
@@ -303,13 +292,17 @@ func (s *Store) OpenCharges(ctx context.Context, runID string) (int, error) {
 }
 
 // LeftOver returns, by id after the given one, subscriptions whose charge of the
-// period nobody works on: it is pending without an owner that holds it, or
-// unresolved, if those are wanted.
-func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved bool, after string, limit int) ([]string, error) {
+// period was made by the given time and is pending, or unresolved, if those are
+// wanted. Without a time, those are left out that an owner holds.
+func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved bool, by time.Time, after string, limit int) ([]string, error) {
 	tx := s.read.WithContext(ctx)
 	now, err := s.now(tx)
 	if err != nil {
 		return nil, err
+	}
+	which := "created_at <= @by"
+	if by.IsZero() {
+		which = "(claimed_until IS NULL OR claimed_until < @now OR status <> 'pending')"
 	}
 	statuses := []string{string(billing.Pending)}
 	if unresolved {
@@ -317,9 +310,9 @@ func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved 
 	}
 	var ids []string
 	err = tx.Raw(s.sql(`SELECT subscription_id FROM charge
-		WHERE period = @period AND status IN @statuses AND (claimed_until IS NULL OR claimed_until < @now OR status <> 'pending')
+		WHERE period = @period AND status IN @statuses AND `+which+`
 			AND subscription_id > @after ORDER BY subscription_id COLLATE "C" LIMIT @limit`),
-		sql.Named("period", period.String()), sql.Named("statuses", statuses), sql.Named("now", timestamp{now}),
+		sql.Named("period", period.String()), sql.Named("statuses", statuses), sql.Named("now", timestamp{now}), sql.Named("by", timestamp{by}),
 		sql.Named("after", after), sql.Named("limit", limit)).Scan(&ids).Error
 	return ids, err
 }

@@ -141,7 +141,10 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 // returns how many charges it put back.
 func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy) func() int {
 	t.Helper()
-	acts := activities.New(db.Open(t, nil), nil, policy, nil, slog.New(slog.DiscardHandler))
+	store := db.Open(t, nil)
+	run, err := store.StartRun(t.Context(), november(t), "e", billing.RunSettings{}.WithDefaults())
+	require.NoError(t, err)
+	acts := activities.New(store, nil, policy, nil, slog.New(slog.DiscardHandler))
 	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(discard())
@@ -150,7 +153,7 @@ func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace s
 	env.RegisterActivity(acts)
 	return func() int {
 		var out activities.RecallChargesOutput
-		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: billing.Run{ID: "2026-11/1", Period: november(t)}})
+		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run})
 		if err == nil {
 			err = value.Get(&out)
 		}

@@ -94,8 +94,9 @@ type runState struct {
 	Anew bool `json:"anew,omitempty"`
 	// LeftOver: charges that nobody works on are to be taken up.
 	LeftOver bool `json:"left_over,omitempty"`
-	// Incarnation is the database's that has been looked through.
-	Incarnation string `json:"incarnation,omitempty"`
+	// Incarnation is the database's that has been looked through, and By when.
+	Incarnation string    `json:"incarnation,omitempty"`
+	By          time.Time `json:"by,omitzero"`
 	// Exceptions wait for workflows of their own.
 	Exceptions []string `json:"exceptions,omitempty"`
 }
@@ -193,11 +194,13 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 		r.startExceptions(ctx)
 	}
 	r.refresh(ctx)
-	if err := r.chargePages(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.awaitSettled(ctx); err != nil {
-		return nil, err
+	for settled := false; !settled; settled = !r.state.Anew || r.over() {
+		if err := r.chargePages(ctx); err != nil {
+			return nil, err
+		}
+		if err := r.awaitSettled(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if r.ended() {
 		r.refresh(ctx)
@@ -220,15 +223,16 @@ func (r *billingRun) begin(ctx workflow.Context) error {
 // lookAgain is for a database that was restarted, or is an older one: then the ledger
 // may have forgotten pages, too, and all are charged again.
 func (r *billingRun) lookAgain(ctx workflow.Context) error {
-	if !r.state.Anew || r.pages > 0 || r.draining {
+	if !r.state.Anew || r.pages > 0 || r.draining || r.state.Run.State != billing.RunRunning {
 		return nil
 	}
-	r.state.Queue, r.state.PlannedTo, r.state.AllPlanned = nil, "", false
+	r.state.Queue, r.state.Exceptions, r.state.PlannedTo, r.state.AllPlanned = nil, nil, "", false
 	recalled, err := r.recall(ctx)
-	if err != nil || recalled.Idempotent || r.over() {
-		return err
+	if err == nil && !recalled.Idempotent && !r.over() {
+		err = r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: replacedReason})
 	}
-	return r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: replacedReason})
+	r.fail(err)
+	return r.failed
 }
 
 // replacedReason is why a run pauses where to ask again is to order again.
@@ -252,7 +256,7 @@ func (r *billingRun) recall(ctx workflow.Context) (out activities.RecallChargesO
 		return out, errors.Join(err, r.failed)
 	}
 	err = recalled.Get(ctx, &out)
-	r.state.Incarnation, r.state.Anew = out.Incarnation, false
+	r.state.Incarnation, r.state.By, r.state.Anew = out.Incarnation, out.By, false
 	return out, err
 }
 
@@ -288,7 +292,7 @@ func (r *billingRun) chargePages(ctx workflow.Context) error {
 		}
 		r.startExceptions(ctx)
 		switch {
-		case r.idle() && r.state.AllPlanned && len(r.state.Queue)+len(r.state.Exceptions) == 0:
+		case r.idle() && r.nothingLeft():
 			return nil
 		case r.idle() && r.draining:
 			return r.continueAsNew(ctx)
@@ -303,6 +307,12 @@ func (r *billingRun) chargePages(ctx workflow.Context) error {
 		return err
 	}
 	return r.failed
+}
+
+// nothingLeft says that there is nothing to plan, to charge or to take up.
+func (r *billingRun) nothingLeft() bool {
+	s := r.state
+	return s.AllPlanned && !s.Anew && !s.LeftOver && len(s.Queue)+len(s.Exceptions) == 0
 }
 
 // idle says that no activity of the run is at work.
@@ -369,13 +379,13 @@ func (r *billingRun) dispatch(ctx workflow.Context) {
 			r.fail(err)
 			return
 		}
-		r.pageCameBack(ctx, next, out)
+		r.pageCameBack(ctx, next, in.Incarnation, out)
 	})
 }
 
 // pageCameBack notes its exceptions and, where it stopped early, puts the rest of
 // it back into the queue.
-func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, out activities.ChargePageOutput) {
+func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, incarnation string, out activities.ChargePageOutput) {
 	r.state.Exceptions = append(r.state.Exceptions, out.Exceptions...)
 	if !out.Done {
 		page.After = out.Cursor
@@ -388,9 +398,14 @@ func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, out acti
 		r.fail(r.agree(ctx))
 	case activities.StopRefused, activities.StopFailing:
 		r.slowDown(ctx, out)
-	case activities.StopReplaced:
-		r.state.Anew = true
 	}
+	r.foundReplaced(out.Stop == activities.StopReplaced, incarnation)
+}
+
+// foundReplaced notes that the database is no longer the incarnation; unless the
+// run has noticed by others, and knows the new one.
+func (r *billingRun) foundReplaced(replaced bool, incarnation string) {
+	r.state.Anew = r.state.Anew || replaced && incarnation == r.state.Incarnation
 }
 
 // slowDown waits longer with each page that stops in a row, and then pauses the
@@ -410,7 +425,7 @@ func (r *billingRun) slowDown(ctx workflow.Context, out activities.ChargePageOut
 
 // startExceptions gives exceptions workflows of their own, a batch at a time.
 func (r *billingRun) startExceptions(ctx workflow.Context) {
-	if r.starting || r.draining {
+	if r.starting || r.draining || r.state.Anew {
 		return
 	}
 	if r.state.LeftOver {
@@ -428,7 +443,7 @@ func (r *billingRun) startExceptions(ctx workflow.Context) {
 }
 
 func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartChargesInput) {
-	in.RunID, in.Period = r.state.Run.ID, r.in.Period
+	in.RunID, in.Period, in.By, in.Incarnation = r.state.Run.ID, r.in.Period, r.state.By, r.state.Incarnation
 	r.starting = true
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		defer func() { r.starting, r.events = false, r.events+1 }()
@@ -436,7 +451,9 @@ func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartCharg
 		if in.LeftOver {
 			summary = "take up what earlier runs and requests have left"
 		}
-		r.fail(workflow.ExecuteActivity(pageOptions(ctx, summary), acts.StartCharges, in).Get(ctx, nil))
+		var out activities.StartChargesOutput
+		r.fail(workflow.ExecuteActivity(pageOptions(ctx, summary), acts.StartCharges, in).Get(ctx, &out))
+		r.foundReplaced(out.Replaced, in.Incarnation)
 	})
 }
 
@@ -445,7 +462,7 @@ func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartCharg
 func (r *billingRun) awaitSettled(ctx workflow.Context) error {
 	for wait := settlingPause; ; wait = min(2*wait, settlingPauseMax) {
 		r.refresh(ctx)
-		if r.over() || r.progress.Counts.Pending == 0 {
+		if r.over() || r.state.Anew || r.progress.Counts.Pending == 0 {
 			return r.failed
 		}
 		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
@@ -545,13 +562,15 @@ func (r *billingRun) executeControl(ctx workflow.Context, in activities.ControlR
 // refresh counts the run's charges for the query and the Temporal UI.
 func (r *billingRun) refresh(ctx workflow.Context) {
 	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("count"))
-	var progress billing.Progress
-	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run}).Get(ctx, &progress)
+	var out activities.ProgressOutput
+	known := r.state.Incarnation
+	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run}).Get(ctx, &out)
 	if err != nil {
 		r.fail(err)
 		return
 	}
-	r.progress, r.refreshed = progress, workflow.Now(ctx)
+	r.foundReplaced(known != "" && out.Incarnation != "" && out.Incarnation != known, known)
+	r.progress, r.refreshed = out.Progress, workflow.Now(ctx)
 	r.describe(ctx)
 }
 
