@@ -31,11 +31,13 @@ type Store interface {
 
 	ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error)
 	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
-	OwnClaims(ctx context.Context, runID, owner string, heldFor time.Duration) ([]billing.Charge, error)
+	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
+	HoldClaims(ctx context.Context, owner string, ids []billing.RequestID, heldFor time.Duration) ([]billing.RequestID, error)
 	SettlePage(ctx context.Context, charges []billing.Charge) error
 
 	Incarnation(ctx context.Context) (string, error)
-	FreeClaims(ctx context.Context, run billing.Run) (time.Time, error)
+	FreeClaims(ctx context.Context, run billing.Run) error
+	NewestOpen(ctx context.Context, period billing.Period) (time.Time, error)
 	Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error)
 	PutBack(ctx context.Context, c billing.Charge) (bool, error)
 }

@@ -135,7 +135,7 @@ func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
 
 func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	p.own, err = within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
-		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner, heldFor)
+		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner)
 	})
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 // Claims ask for themselves.
 func (p *page) stopIfReplaced(ctx context.Context) error {
 	replaced, err := p.replaced(ctx, p.in.Incarnation)
-	if replaced && err == nil {
+	if replaced {
 		p.stop(StopReplaced, "")
 	}
 	return err
@@ -163,17 +163,17 @@ func (p *page) stopIfReplaced(ctx context.Context) error {
 // over or settled since. In another database they may have been sent, whatever they
 // say.
 func (p *page) holdOwn(ctx context.Context) error {
-	held, err := within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
-		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner, heldFor)
+	ids := make([]billing.RequestID, 0, len(p.own))
+	for _, c := range p.own {
+		ids = append(ids, c.RequestID)
+	}
+	held, err := within(ctx, func(ctx context.Context) ([]billing.RequestID, error) {
+		return p.store.HoldClaims(ctx, p.owner, ids, heldFor)
 	})
 	if err != nil {
 		return err
 	}
-	mine := map[billing.RequestID]bool{}
-	for _, c := range held {
-		mine[c.RequestID] = true
-	}
-	p.own = slices.DeleteFunc(p.own, func(c billing.Charge) bool { return !mine[c.RequestID] })
+	p.own = slices.DeleteFunc(p.own, func(c billing.Charge) bool { return !slices.Contains(held, c.RequestID) })
 	return p.stopIfReplaced(ctx)
 }
 

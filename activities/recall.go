@@ -47,8 +47,8 @@ type RecallChargesOutput struct {
 	Recalled int `json:"recalled"`
 	// Incarnation is the database's that they are in.
 	Incarnation string `json:"incarnation"`
-	// By is when no page was at work, by the database's clock: nobody works on claims
-	// of pages that are older.
+	// By is when the newest charge was made that was open while no page was at work: of
+	// those that are no younger, no page works on one.
 	By time.Time `json:"by"`
 	// Idempotent says that the run may ask again for orders of pages that the ledger
 	// has forgotten.
@@ -73,32 +73,44 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 	if err != nil {
 		return nil, err
 	}
-	by, err := within(ctx, func(ctx context.Context) (time.Time, error) { return a.store.FreeClaims(ctx, in.Run) })
-	out := &RecallChargesOutput{Incarnation: incarnation, By: by, Idempotent: a.policy.Idempotent}
-	if a.memory == nil || err != nil {
-		return out, asFailure(err)
-	}
-	// The others are listed first: one that completes meanwhile is in both lists.
-	others, err := a.forgotten(ctx, in.Run.Period, false)
+	_, err = within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.store.FreeClaims(ctx, in.Run) })
 	if err != nil {
-		return nil, err
+		return nil, asFailure(err)
 	}
-	charged, err := a.forgotten(ctx, in.Run.Period, true)
-	if err != nil {
-		return nil, err
-	}
-	// Those that have charged are put back first: they know most.
-	for _, forgotten := range [][]Execution{charged, others} {
-		n, err := a.recall(ctx, in.Run, forgotten)
-		if out.Recalled += n; err != nil {
+	out := &RecallChargesOutput{Incarnation: incarnation, Idempotent: a.policy.Idempotent}
+	if a.memory != nil {
+		if out.Recalled, err = a.recallAll(ctx, in.Run); err != nil {
 			return nil, err
 		}
 	}
-	if out.Recalled > 0 {
-		a.log.WarnContext(ctx, "Temporal remembers charges that the ledger did not have; it has them again. Was the database restored?",
-			"run", in.Run.ID, "charges", out.Recalled)
+	// Last of all: what was put back is left over, too.
+	out.By, err = within(ctx, func(ctx context.Context) (time.Time, error) { return a.store.NewestOpen(ctx, in.Run.Period) })
+	return out, err
+}
+
+// recallAll returns how many charges are in the ledger again.
+func (a *Activities) recallAll(ctx context.Context, run billing.Run) (recalled int, err error) {
+	// The others are listed first: one that completes meanwhile is in both lists.
+	others, err := a.forgotten(ctx, run.Period, false)
+	if err != nil {
+		return 0, err
 	}
-	return out, nil
+	charged, err := a.forgotten(ctx, run.Period, true)
+	if err != nil {
+		return 0, err
+	}
+	// Those that have charged are put back first: they know most.
+	for _, forgotten := range [][]Execution{charged, others} {
+		n, err := a.recall(ctx, run, forgotten)
+		if recalled += n; err != nil {
+			return recalled, err
+		}
+	}
+	if recalled > 0 {
+		a.log.WarnContext(ctx, "Temporal remembers charges that the ledger did not have; it has them again. Was the database restored?",
+			"run", run.ID, "charges", recalled)
+	}
+	return recalled, nil
 }
 
 // forgotten lists executions of which the ledger does not know, the earliest

@@ -59,13 +59,13 @@ type ProgressOutput struct {
 
 // Progress counts what has become of the run's charges.
 func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*ProgressOutput, error) {
-	incarnation, err := a.store.Incarnation(ctx)
-	if err != nil {
-		return nil, err
-	}
 	counts, err := a.store.RunCounts(ctx, in.Run.ID)
 	if err != nil {
 		return nil, asFailure(err)
+	}
+	incarnation, err := a.store.Incarnation(ctx) // after it has counted: it cannot have been another's count
+	if err != nil {
+		return nil, err
 	}
 	now, err := a.store.Now(ctx)
 	return &ProgressOutput{Progress: billing.NewProgress(in.Run, counts, now), Incarnation: incarnation}, err
@@ -155,13 +155,10 @@ func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) (*S
 func (a *Activities) startCharges(ctx context.Context, in StartChargesInput, ids []string) (*StartChargesOutput, error) {
 	out := &StartChargesOutput{}
 	for _, id := range ids {
-		slots, err := a.awaitSlots(ctx, in.RunID, 1)
-		if err != nil || slots.State != billing.RunRunning {
+		state, err := a.awaitSlot(ctx, in)
+		out.Replaced = state == runReplaced
+		if err != nil || state != billing.RunRunning {
 			return out, asFailure(err)
-		}
-		out.Replaced, err = a.replaced(ctx, in.Incarnation)
-		if err != nil || out.Replaced {
-			return out, err
 		}
 		if err := a.start(ctx, in.RunID, in.Period, id); err != nil {
 			return out, err
@@ -177,31 +174,39 @@ func (a *Activities) replaced(ctx context.Context, known string) (bool, error) {
 		return false, nil
 	}
 	incarnation, err := within(ctx, a.store.Incarnation)
-	return incarnation != known, err
+	return err == nil && incarnation != known, err
 }
 
-// awaitSlots waits until the run gives leave for orders, and until the first may
-// go out. It waits while the run is paused, or has too many charges open; its
-// State is another where the run has ended.
-func (a *Activities) awaitSlots(ctx context.Context, runID string, count int) (billing.Slots, error) {
+// runReplaced is the state of a run in a database that is not the known one.
+const runReplaced billing.RunState = "replaced"
+
+// awaitSlot waits until the run gives leave for one order, and until it may go out. It
+// waits while the run is paused, or has too many charges open; what is left over is
+// among those. The state is another than running where the run has ended, or another
+// database stands in the place of the known one.
+func (a *Activities) awaitSlot(ctx context.Context, in StartChargesInput) (billing.RunState, error) {
 	for {
-		open, err := within(ctx, func(ctx context.Context) (int, error) { return a.store.OpenCharges(ctx, runID) })
+		replaced, err := a.replaced(ctx, in.Incarnation)
+		if replaced || err != nil {
+			return runReplaced, err
+		}
+		open, err := within(ctx, func(ctx context.Context) (int, error) { return a.store.OpenCharges(ctx, in.RunID) })
 		if err != nil {
-			return billing.Slots{}, err
+			return "", err
 		}
 		slots := billing.Slots{State: billing.RunPaused}
-		if open < maxOpenCharges {
-			slots, err = within(ctx, func(ctx context.Context) (billing.Slots, error) { return a.store.ReserveSlots(ctx, runID, count) })
+		if open < maxOpenCharges || in.LeftOver {
+			slots, err = within(ctx, func(ctx context.Context) (billing.Slots, error) { return a.store.ReserveSlots(ctx, in.RunID, 1) })
 			if err != nil {
-				return slots, err
+				return "", err
 			}
 		}
 		ended := slots.State != billing.RunRunning && slots.State != billing.RunPaused
 		if ended || slots.State == billing.RunRunning && slots.Count > 0 {
-			return slots, sleep(ctx, slots.Wait)
+			return slots.State, sleep(ctx, slots.Wait)
 		}
 		if err := sleep(ctx, patience); err != nil {
-			return slots, err
+			return "", err
 		}
 	}
 }

@@ -265,28 +265,10 @@ func among(charges []billing.Charge, requestIDs []string) []billing.Charge {
 }
 
 // OwnClaims returns the charges that the owner has claimed in the run and not
-// settled, what a page that died or was stopped has left to its next try, and holds
-// them again: nobody takes over what that try may be asking for.
-func (s *Store) OwnClaims(ctx context.Context, runID, owner string, heldFor time.Duration) ([]billing.Charge, error) {
-	own := func(tx *gorm.DB) *gorm.DB {
-		return tx.Where("run_id = ? AND status = 'pending' AND owner = ?", runID, owner)
-	}
+// settled: what a page that died or was stopped has left to its next try.
+func (s *Store) OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error) {
 	var rows []chargeRow
-	err := own(s.read.WithContext(ctx)).Find(&rows).Error
-	if err != nil || len(rows) == 0 { // a first try need not write
-		return nil, err
-	}
-	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
-		now, err := s.now(tx)
-		if err != nil {
-			return err
-		}
-		if err := own(tx.Model(&chargeRow{})).Update("claimed_until", timestamp{now.Add(heldFor)}).Error; err != nil {
-			return err
-		}
-		rows = nil
-		return own(tx).Order("request_id").Find(&rows).Error
-	})
+	err := s.read.WithContext(ctx).Where("run_id = ? AND status = 'pending' AND owner = ?", runID, owner).Order("request_id").Find(&rows).Error
 	charges := make([]billing.Charge, 0, len(rows))
 	for _, r := range rows {
 		c, chargeErr := r.charge()
@@ -296,6 +278,22 @@ func (s *Store) OwnClaims(ctx context.Context, runID, owner string, heldFor time
 		charges = append(charges, *c)
 	}
 	return charges, err
+}
+
+// HoldClaims holds those of the owner's claims again that it still has, and returns
+// their request ids: nobody takes over what it is about to ask for.
+func (s *Store) HoldClaims(ctx context.Context, owner string, ids []billing.RequestID, heldFor time.Duration) ([]billing.RequestID, error) {
+	var held []billing.RequestID
+	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		return tx.Raw(`UPDATE charge SET claimed_until = `+s.asTimestamp("@until")+`
+			WHERE request_id IN @ids AND status = 'pending' AND owner = @owner RETURNING request_id`,
+			sql.Named("until", timestamp{now.Add(heldFor)}), sql.Named("ids", ids), sql.Named("owner", owner)).Scan(&held).Error
+	})
+	return held, err
 }
 
 // SettlePage records how the claims of a page ended, all in one statement. One

@@ -45,23 +45,33 @@ func (s *Store) Mark(ctx context.Context) error {
 
 // FreeClaims is for a run of which no page is at work: what its pages, or those of
 // earlier runs, have claimed and surely not sent, or to an idempotent shop, is free to
-// be taken over. It returns the time, by which all such claims were made; or
-// run_not_found. Where the shop is not idempotent, claims stay held as long as a page
-// that is cut off from Temporal could still send them: their orders would be settled
-// by a person before they are placed.
-func (s *Store) FreeClaims(ctx context.Context, run billing.Run) (at time.Time, err error) {
-	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
+// be taken over. It returns run_not_found where the run is gone. Where the shop is not
+// idempotent, claims stay held as long as a page that is cut off from Temporal could
+// still send them: their orders would be settled by a person before they are placed.
+func (s *Store) FreeClaims(ctx context.Context, run billing.Run) error {
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if _, err := readRun(tx.Where("id = ?", run.ID)); err != nil {
-			return err
-		}
-		if at, err = s.now(tx); err != nil {
 			return err
 		}
 		return tx.Model(&chargeRow{}).
 			Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL AND sent_at IS NULL", run.Period.String()).
 			Update("claimed_until", nil).Error
 	})
-	return at, err
+}
+
+// NewestOpen returns when the newest charge of the period was made that is pending or
+// unresolved; now, if there is none. The clock may have been another server's.
+func (s *Store) NewestOpen(ctx context.Context, period billing.Period) (time.Time, error) {
+	tx := s.read.WithContext(ctx)
+	var newest *timestamp
+	err := tx.Raw("SELECT max(created_at) FROM charge WHERE period = ? AND status IN ('pending', 'unresolved')", period.String()).Row().Scan(&newest)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("looking for the newest open charge: %w", err)
+	}
+	if newest == nil {
+		return s.now(tx)
+	}
+	return newest.Time, nil
 }
 
 // replaced says that the database is no longer the known incarnation; without a

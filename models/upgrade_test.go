@@ -2,7 +2,6 @@ package models_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,7 +35,7 @@ func TestAColumnMoreBreaksNoPreparedStatement(t *testing.T) {
 		require.NoError(t, err)
 		_, err = store.Charge(t.Context(), "s", period)
 		require.NoError(t, err)
-		_, err = store.OwnClaims(t.Context(), run.ID, "me", time.Minute)
+		_, err = store.OwnClaims(t.Context(), run.ID, "me")
 		require.NoError(t, err)
 		_, err = store.ReserveSlots(t.Context(), run.ID, 1)
 		require.NoError(t, err)

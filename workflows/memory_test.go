@@ -27,6 +27,7 @@ type remembered struct {
 	terminate bool
 	cancelled bool // the subscription, by the backup
 	claimed   bool // by the backup, which knows no outcome
+	unheard   bool // no worker takes it up: its history has the input only
 	charged   bool // else it fails, or is being retried
 	want      billing.ChargeStatus
 }
@@ -45,6 +46,7 @@ func TestChargesAreRecalled(t *testing.T) {
 			"declined":          {fault: shoptest.Fault{Status: http.StatusPaymentRequired}, want: billing.Declined},
 			"retried":           {fault: busy, want: billing.Pending},
 			"retried-by-run":    {fault: busy, forRun: true, want: billing.Pending},
+			"unheard":           {unheard: true, terminate: true, want: billing.Pending},
 			"terminated":        {fault: busy, terminate: true, want: billing.Pending},
 			"waits":             {fault: later, want: billing.Pending},
 			"waits-cancelled":   {fault: later, cancelled: true, want: billing.Pending}, // it was claimed before, and goes on
@@ -76,11 +78,19 @@ func TestChargesAreRecalled(t *testing.T) {
 			ledger := func() []string {
 				return backup.Lines(t, `SELECT subscription_id || ' ' || request_id || ' ' || status FROM charge ORDER BY subscription_id COLLATE "C"`)
 			}
+			var out activities.RecallChargesOutput
 			require.EventuallyWithT(t, func(t *assert.CollectT) { // visibility may lag
-				assert.GreaterOrEqual(t, recall(), 0)
+				var err error
+				out, err = recall()
+				assert.NoError(t, err)
 				assert.Equal(t, want, ledger())
 			}, time.Minute, 100*time.Millisecond)
-			require.Zero(t, recall(), "they are known now")
+			pending, err := backup.Open(t, nil).LeftOver(t.Context(), november(t), false, out.By, "", len(cases))
+			require.NoError(t, err)
+			require.Equal(t, backup.Lines(t, "SELECT subscription_id FROM charge WHERE status = 'pending' ORDER BY 1"), append([]string{}, pending...))
+			out, err = recall()
+			require.NoError(t, err)
+			require.Zero(t, out.Recalled, "they are known now")
 			const orders = `SELECT subscription_id || customer_id || sku_id || shop_order FROM charge WHERE status = 'charged' ORDER BY 1`
 			require.Equal(t, live.Lines(t, orders), backup.Lines(t, orders))
 		})
@@ -119,7 +129,11 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	if of.forRun {
 		in.RequestID, request = "", billing.DerivedRequestID(november(t), id, 1)
 	}
-	run, err := workflows.StartCharge(t.Context(), c, in)
+	options := workflows.ChargeOptions(in)
+	if of.unheard {
+		options.TaskQueue = "nobody's"
+	}
+	run, err := c.ExecuteWorkflow(t.Context(), options, workflows.ChargeSubscriptionName, in)
 	require.NoError(t, err)
 	if of.charged {
 		require.NoError(t, run.Get(t.Context(), nil))
@@ -128,7 +142,7 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	require.Eventually(t, func() bool {
 		d, err := c.DescribeWorkflowExecution(t.Context(), run.GetID(), run.GetRunID())
 		// Six events: it has ended, or waits for its second try, or has an activity for it.
-		return err == nil && d.GetWorkflowExecutionInfo().GetHistoryLength() >= 6 &&
+		return err == nil && of.unheard || d.GetWorkflowExecutionInfo().GetHistoryLength() >= 6 &&
 			slices.ContainsFunc(server.Calls(), func(call shoptest.Call) bool { return call.RequestID == string(request) })
 	}, time.Minute, 50*time.Millisecond)
 	if of.terminate {
@@ -137,9 +151,8 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	return request
 }
 
-// recaller returns a function that runs the activity over the database and
-// returns how many charges it put back.
-func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy) func() int {
+// recaller returns a function that runs the activity over the database.
+func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy) func() (activities.RecallChargesOutput, error) {
 	t.Helper()
 	store := db.Open(t, nil)
 	run, err := store.StartRun(t.Context(), november(t), "e", billing.RunSettings{}.WithDefaults())
@@ -151,16 +164,11 @@ func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace s
 	env := suite.NewTestActivityEnvironment()
 	env.SetTestTimeout(time.Minute)
 	env.RegisterActivity(acts)
-	return func() int {
-		var out activities.RecallChargesOutput
+	return func() (out activities.RecallChargesOutput, err error) {
 		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run})
 		if err == nil {
 			err = value.Get(&out)
 		}
-		if err != nil {
-			t.Log(err) // tried again
-			return -1
-		}
-		return out.Recalled
+		return out, err
 	}
 }

@@ -189,7 +189,8 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 			return nil, err
 		}
 		if _, err := r.recall(ctx); err != nil {
-			return nil, err
+			r.fail(err)
+			return nil, r.failed
 		}
 		r.startExceptions(ctx)
 	}
@@ -228,7 +229,11 @@ func (r *billingRun) lookAgain(ctx workflow.Context) error {
 	}
 	r.state.Queue, r.state.Exceptions, r.state.PlannedTo, r.state.AllPlanned = nil, nil, "", false
 	recalled, err := r.recall(ctx)
-	if err == nil && !recalled.Idempotent && !r.over() {
+	switch {
+	case err != nil || r.over():
+	case recalled.Idempotent:
+		err = r.agree(ctx) // the older row may say that the run is paused
+	default:
 		err = r.control(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: replacedReason})
 	}
 	r.fail(err)
