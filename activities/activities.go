@@ -36,6 +36,7 @@ type Store interface {
 	SettlePage(ctx context.Context, charges []billing.Charge) error
 
 	Incarnation(ctx context.Context) (string, error)
+	Replaced(ctx context.Context, known string) (bool, error)
 	FreeClaims(ctx context.Context, run billing.Run) error
 	NewestOpen(ctx context.Context, period billing.Period) (time.Time, error)
 	Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error)

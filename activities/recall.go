@@ -60,8 +60,9 @@ const recallReads = 8
 
 // RecallCharges frees what pages have claimed that work no longer, and puts charges
 // of the month back into the ledger that Temporal remembers and the ledger does
-// not: the database was restored to an earlier time. Most of them a run would ask for again under the same request ids; but not
-// those that callers made under ids of their own, nor second attempts.
+// not: the database was restored to an earlier time. Most of them a run would ask
+// for again under the same request ids; but not those that callers made under ids
+// of their own, nor second attempts.
 //
 // Where nothing is forgotten it costs one list of the month's workflows, a
 // thousand at a time, and one query for each thousand.

@@ -167,39 +167,27 @@ func (a *Activities) startCharges(ctx context.Context, in StartChargesInput, ids
 	return out, nil
 }
 
-// replaced says that the database is no longer the known incarnation; without a
-// known one nobody can tell.
+// replaced says that the database is no longer the known incarnation.
 func (a *Activities) replaced(ctx context.Context, known string) (bool, error) {
-	if known == "" {
-		return false, nil
-	}
-	incarnation, err := within(ctx, a.store.Incarnation)
-	return err == nil && incarnation != known, err
+	return within(ctx, func(ctx context.Context) (bool, error) { return a.store.Replaced(ctx, known) })
 }
 
 // runReplaced is the state of a run in a database that is not the known one.
 const runReplaced billing.RunState = "replaced"
 
 // awaitSlot waits until the run gives leave for one order, and until it may go out. It
-// waits while the run is paused, or has too many charges open; what is left over is
-// among those. The state is another than running where the run has ended, or another
-// database stands in the place of the known one.
+// waits while the run is paused, or has too many charges open. The state is another
+// than running where the run has ended, or another database stands in the place of the
+// known one.
 func (a *Activities) awaitSlot(ctx context.Context, in StartChargesInput) (billing.RunState, error) {
 	for {
 		replaced, err := a.replaced(ctx, in.Incarnation)
 		if replaced || err != nil {
 			return runReplaced, err
 		}
-		open, err := within(ctx, func(ctx context.Context) (int, error) { return a.store.OpenCharges(ctx, in.RunID) })
+		slots, err := a.nextSlot(ctx, in)
 		if err != nil {
 			return "", err
-		}
-		slots := billing.Slots{State: billing.RunPaused}
-		if open < maxOpenCharges || in.LeftOver {
-			slots, err = within(ctx, func(ctx context.Context) (billing.Slots, error) { return a.store.ReserveSlots(ctx, in.RunID, 1) })
-			if err != nil {
-				return "", err
-			}
 		}
 		ended := slots.State != billing.RunRunning && slots.State != billing.RunPaused
 		if ended || slots.State == billing.RunRunning && slots.Count > 0 {
@@ -209,6 +197,18 @@ func (a *Activities) awaitSlot(ctx context.Context, in StartChargesInput) (billi
 			return "", err
 		}
 	}
+}
+
+// nextSlot asks for leave. A run that has too many charges open gives none, as if it
+// were paused.
+func (a *Activities) nextSlot(ctx context.Context, in StartChargesInput) (billing.Slots, error) {
+	if !in.LeftOver { // those are among the open ones
+		open, err := within(ctx, func(ctx context.Context) (int, error) { return a.store.OpenCharges(ctx, in.RunID) })
+		if err != nil || open >= maxOpenCharges {
+			return billing.Slots{State: billing.RunPaused}, err
+		}
+	}
+	return within(ctx, func(ctx context.Context) (billing.Slots, error) { return a.store.ReserveSlots(ctx, in.RunID, 1) })
 }
 
 // ledgerTime bounds one call to the database of an activity that lives long: its

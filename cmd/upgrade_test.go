@@ -141,6 +141,7 @@ func TestTheNextVersionMigratesWhileThisOneServes(t *testing.T) {
 	require.Subset(t, ended.Body["counts"], map[string]any{"declined": 0.0, "pending": 0.0, "unresolved": 0.0})
 	require.Len(t, s.shop.Orders(), billed+streamed)
 	require.Empty(t, s.askedTwice(), "no order was asked for twice")
+	require.Len(t, s.shop.Calls(), billed+streamed, "nor for nothing")
 	require.Equal(t, []string{fmt.Sprint(billed + streamed)}, s.db.Lines(t, "SELECT count(*)::text FROM charge WHERE status = 'charged'"))
 }
 

@@ -74,14 +74,18 @@ func (s *Store) NewestOpen(ctx context.Context, period billing.Period) (time.Tim
 	return newest.Time, nil
 }
 
-// replaced says that the database is no longer the known incarnation; without a
+// Replaced says that the database is no longer the known incarnation; without a
 // known one it cannot tell.
+func (s *Store) Replaced(ctx context.Context, known string) (bool, error) {
+	return s.replaced(s.read.WithContext(ctx), known)
+}
+
 func (s *Store) replaced(tx *gorm.DB, known string) (bool, error) {
 	if known == "" {
 		return false, nil
 	}
 	incarnation, err := s.incarnation(tx)
-	return incarnation != known, err
+	return err == nil && incarnation != known, err
 }
 
 // Standing returns how the charges of the subscriptions in the period stand,

@@ -195,12 +195,15 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 		r.startExceptions(ctx)
 	}
 	r.refresh(ctx)
-	for settled := false; !settled; settled = !r.state.Anew || r.over() {
+	for {
 		if err := r.chargePages(ctx); err != nil {
 			return nil, err
 		}
 		if err := r.awaitSettled(ctx); err != nil {
 			return nil, err
+		}
+		if !r.state.Anew || r.over() {
+			break
 		}
 	}
 	if r.ended() {
@@ -323,7 +326,8 @@ func (r *billingRun) nothingLeft() bool {
 // idle says that no activity of the run is at work.
 func (r *billingRun) idle() bool { return r.pages == 0 && !r.starting }
 
-// plan cuts the next pages, when the last ones are being charged.
+// plan cuts the next pages, when the last ones are being charged; where the
+// database may be an older one, it looks again first.
 func (r *billingRun) plan(ctx workflow.Context) error {
 	if err := r.lookAgain(ctx); err != nil {
 		return err
@@ -403,14 +407,17 @@ func (r *billingRun) pageCameBack(ctx workflow.Context, page pageRange, incarnat
 		r.fail(r.agree(ctx))
 	case activities.StopRefused, activities.StopFailing:
 		r.slowDown(ctx, out)
+	case activities.StopReplaced:
+		r.foundReplaced(incarnation)
 	}
-	r.foundReplaced(out.Stop == activities.StopReplaced, incarnation)
 }
 
 // foundReplaced notes that the database is no longer the incarnation; unless the
 // run has noticed by others, and knows the new one.
-func (r *billingRun) foundReplaced(replaced bool, incarnation string) {
-	r.state.Anew = r.state.Anew || replaced && incarnation == r.state.Incarnation
+func (r *billingRun) foundReplaced(incarnation string) {
+	if incarnation == r.state.Incarnation {
+		r.state.Anew = true
+	}
 }
 
 // slowDown waits longer with each page that stops in a row, and then pauses the
@@ -458,7 +465,9 @@ func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartCharg
 		}
 		var out activities.StartChargesOutput
 		r.fail(workflow.ExecuteActivity(pageOptions(ctx, summary), acts.StartCharges, in).Get(ctx, &out))
-		r.foundReplaced(out.Replaced, in.Incarnation)
+		if out.Replaced {
+			r.foundReplaced(in.Incarnation)
+		}
 	})
 }
 
@@ -574,7 +583,9 @@ func (r *billingRun) refresh(ctx workflow.Context) {
 		r.fail(err)
 		return
 	}
-	r.foundReplaced(known != "" && out.Incarnation != "" && out.Incarnation != known, known)
+	if known != "" && out.Incarnation != "" && out.Incarnation != known {
+		r.foundReplaced(known)
+	}
 	r.progress, r.refreshed = out.Progress, workflow.Now(ctx)
 	r.describe(ctx)
 }
