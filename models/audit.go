@@ -1,0 +1,44 @@
+package models
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"gorm.io/gorm"
+
+	"drayman/billing"
+)
+
+// auditRow is one row of the audit. Its id is the database's to give.
+type auditRow struct {
+	At      timestamp
+	Actor   *string
+	Action  string
+	Subject string
+	Reason  string
+	Detail  *string
+}
+
+func (auditRow) TableName() string { return "audit" }
+
+// insertAudit notes who made a write and why. The transaction is the write's own: both
+// are kept, or neither.
+func insertAudit(tx *gorm.DB, now time.Time, e billing.AuditEntry) error {
+	row := auditRow{
+		At: timestamp{now}, Actor: orNull(storable(e.Actor, 128)), Action: e.Action,
+		Subject: storable(e.Subject, 256), Reason: storable(e.Reason, 1024),
+	}
+	if e.Detail != nil {
+		text, err := json.Marshal(e.Detail)
+		if err != nil {
+			return fmt.Errorf("writing the audit: %w", err)
+		}
+		detail := string(text)
+		row.Detail = &detail
+	}
+	if err := tx.Create(&row).Error; err != nil {
+		return fmt.Errorf("writing the audit: %w", err)
+	}
+	return nil
+}
