@@ -28,6 +28,7 @@ type Store interface {
 	LeftOver(ctx context.Context, period billing.Period, unresolved bool, by time.Time, after string, limit int) ([]string, error)
 	Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error
 	Now(ctx context.Context) (time.Time, error)
+	Installation(ctx context.Context) (billing.Installation, error)
 
 	ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error)
 	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
@@ -45,7 +46,7 @@ type Store interface {
 
 // StartCharge starts a ChargeSubscription for a billing run, or joins the one
 // that runs. Package workflows knows how; it cannot be imported here.
-type StartCharge func(ctx context.Context, runID string, period billing.Period, subscriptionID string) error
+type StartCharge func(ctx context.Context, installation, runID string, period billing.Period, subscriptionID string) error
 
 // Policy is how this worker treats the shop.
 type Policy struct {

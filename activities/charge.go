@@ -20,6 +20,7 @@ type ClaimChargeInput struct {
 	RunID           string            `json:"run_id,omitempty"`
 	RequireEligible bool              `json:"require_eligible"`
 	Owner           string            `json:"owner"`
+	Installation    string            `json:"installation"` // the id of the one that asks
 }
 
 // ClaimChargeOutput is the claim, and how to treat the shop from here on: the
@@ -32,9 +33,16 @@ type ClaimChargeOutput struct {
 }
 
 // ClaimCharge claims the charge in the ledger, see models.Store.ClaimCharge.
+//
+// A charge of another installation fails for good, and loudly: until the claim nothing
+// is lost by it, and to wait for another worker would hide that two share a queue.
 func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
+	if in.Installation == "" {
+		return nil, asFailure(billing.Invalid("installation", "must be the id of the installation that asks, see GET /installation"))
+	}
 	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
 		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
+		Installation: in.Installation,
 	}, in.Owner, a.policy.Idempotent)
 	if err != nil {
 		return nil, asFailure(err)
@@ -44,7 +52,8 @@ func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*Cla
 
 // PlaceOrderInput is a claimed charge; its Attempts are the calls made before.
 type PlaceOrderInput struct {
-	Charge billing.Charge `json:"charge"`
+	Charge       billing.Charge `json:"charge"`
+	Installation string         `json:"installation"`
 }
 
 // NotPlaced are the details of PlaceOrder's errors: what to tell an operator if
@@ -72,6 +81,9 @@ const refusedRetry = 5 * time.Minute
 // request may have reached it, unresolved. Any other answer is an error, to be
 // tried again.
 func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
+	if err := a.requireCharging(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	charge := in.Charge
 	if !a.policy.Idempotent {
 		doubted, err := a.doubted(ctx, charge)
@@ -162,12 +174,16 @@ func unresolved(charge billing.Charge, code, detail string) *billing.Charge {
 
 // SettleChargeInput is a charge with its outcome.
 type SettleChargeInput struct {
-	Charge billing.Charge `json:"charge"`
+	Charge       billing.Charge `json:"charge"`
+	Installation string         `json:"installation"`
 }
 
 // SettleCharge records the outcome, see models.Store.SettleCharge, and returns
 // the charge as the ledger has it now.
 func (a *Activities) SettleCharge(ctx context.Context, in SettleChargeInput) (*billing.Charge, error) {
+	if err := a.requireOurs(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	settled, err := a.store.SettleCharge(ctx, in.Charge)
 	if err != nil {
 		return nil, asFailure(err)

@@ -24,7 +24,8 @@ type ChargePageInput struct {
 	Concurrency int `json:"concurrency"`
 	// Incarnation is the database's whose gaps the run has filled; it charges nobody
 	// by another. Runs of earlier versions have none.
-	Incarnation string `json:"incarnation,omitempty"`
+	Incarnation  string `json:"incarnation,omitempty"`
+	Installation string `json:"installation"`
 }
 
 // Why a page ended before its range was through.
@@ -83,6 +84,9 @@ type page struct {
 // When it runs again, after a worker's death, it first finds its own open claims
 // and repeats their request ids, and then goes on where its last heartbeat was.
 func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*ChargePageOutput, error) {
+	if err := a.requireOurs(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	p := &page{
 		Activities: a, in: in, owner: fmt.Sprintf("billing-run/%s page %d", in.Run.ID, in.Number),
 		batch: min(maxBatch, max(in.Concurrency, 1)), out: ChargePageOutput{Cursor: in.After},
@@ -143,7 +147,7 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	p.out.Done = p.out.Done && len(p.own) == 0
 	for !p.out.Done && p.out.Stop == "" {
 		if err := p.nextBatch(ctx); err != nil {
-			return nil, asFailure(err)
+			return nil, asFailure(p.notHere(ctx, err))
 		}
 	}
 	return &p.out, p.release(ctx)
@@ -236,6 +240,7 @@ func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first tim
 		return p.store.ClaimPage(ctx, billing.PageClaim{
 			RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
 			Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent, Incarnation: p.in.Incarnation,
+			Installation: p.in.Installation,
 		})
 	})
 	switch {

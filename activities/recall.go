@@ -25,9 +25,9 @@ type Memory interface {
 	// charged, or all others; the latest first, a page at a time.
 	Executions(ctx context.Context, period billing.Period, completed bool, token []byte) (page []Execution, next []byte, err error)
 	// Charge reads the charge of an execution from its history; nil if it came to
-	// none. It is pending where the history tells no outcome; where nothing but the
-	// request id is known, its customer is empty.
-	Charge(ctx context.Context, e Execution) (*billing.Charge, error)
+	// none, or if another installation has asked for it. It is pending where the history
+	// tells no outcome; where nothing but the request id is known, its customer is empty.
+	Charge(ctx context.Context, installation string, e Execution) (*billing.Charge, error)
 }
 
 // WithMemory gives the activities a memory; without one, RecallCharges does
@@ -39,7 +39,8 @@ func WithMemory(a *Activities, m Memory) *Activities {
 
 // RecallChargesInput names a run that begins.
 type RecallChargesInput struct {
-	Run billing.Run `json:"run"`
+	Run          billing.Run `json:"run"`
+	Installation string      `json:"installation"`
 }
 
 // RecallChargesOutput counts what the ledger had forgotten.
@@ -67,6 +68,9 @@ const recallReads = 8
 // Where nothing is forgotten it costs one list of the month's workflows, a
 // thousand at a time, and one query for each thousand.
 func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (*RecallChargesOutput, error) {
+	if err := a.requireCharging(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	// First of all: one that is replaced while we look is not the one we looked at.
@@ -80,7 +84,7 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 	}
 	out := &RecallChargesOutput{Incarnation: incarnation, Idempotent: a.policy.Idempotent}
 	if a.memory != nil {
-		if out.Recalled, err = a.recallAll(ctx, in.Run); err != nil {
+		if out.Recalled, err = a.recallAll(ctx, in); err != nil {
 			return nil, err
 		}
 	}
@@ -90,7 +94,8 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 }
 
 // recallAll returns how many charges are in the ledger again.
-func (a *Activities) recallAll(ctx context.Context, run billing.Run) (recalled int, err error) {
+func (a *Activities) recallAll(ctx context.Context, in RecallChargesInput) (recalled int, err error) {
+	run := in.Run
 	// The others are listed first: one that completes meanwhile is in both lists.
 	others, err := a.forgotten(ctx, run.Period, false)
 	if err != nil {
@@ -102,7 +107,7 @@ func (a *Activities) recallAll(ctx context.Context, run billing.Run) (recalled i
 	}
 	// Those that have charged are put back first: they know most.
 	for _, forgotten := range [][]Execution{charged, others} {
-		n, err := a.recall(ctx, run, forgotten)
+		n, err := a.recall(ctx, in, forgotten)
 		if recalled += n; err != nil {
 			return recalled, err
 		}
@@ -149,7 +154,7 @@ func (a *Activities) forgotten(ctx context.Context, period billing.Period, compl
 
 // recall reads histories, a few at once, and writes what they know in their
 // order. It returns how many charges are in the ledger again.
-func (a *Activities) recall(ctx context.Context, run billing.Run, forgotten []Execution) (recalled int, err error) {
+func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotten []Execution) (recalled int, err error) {
 	for len(forgotten) > 0 {
 		batch := forgotten[:min(len(forgotten), recallReads)]
 		forgotten = forgotten[len(batch):]
@@ -157,7 +162,7 @@ func (a *Activities) recall(ctx context.Context, run billing.Run, forgotten []Ex
 		reads, readCtx := errgroup.WithContext(ctx)
 		for i, e := range batch {
 			reads.Go(func() (err error) {
-				charges[i], err = a.memory.Charge(readCtx, e)
+				charges[i], err = a.memory.Charge(readCtx, in.Installation, e)
 				return err
 			})
 		}
@@ -168,7 +173,7 @@ func (a *Activities) recall(ctx context.Context, run billing.Run, forgotten []Ex
 			if c == nil {
 				continue
 			}
-			written, err := within(ctx, func(ctx context.Context) (bool, error) { return a.putBack(ctx, run, *c) })
+			written, err := within(ctx, func(ctx context.Context) (bool, error) { return a.putBack(ctx, in.Run, *c) })
 			if err != nil {
 				return recalled, err
 			}

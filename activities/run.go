@@ -11,15 +11,24 @@ import (
 
 // StartRunInput begins a billing run.
 type StartRunInput struct {
-	Period      billing.Period      `json:"period"`
-	ExecutionID string              `json:"execution_id"`
-	Settings    billing.RunSettings `json:"settings"`
+	Period       billing.Period      `json:"period"`
+	ExecutionID  string              `json:"execution_id"`
+	Settings     billing.RunSettings `json:"settings"`
+	Installation string              `json:"installation"` // the id of the one that asks
 }
 
-// StartRun records the run, with its cut-off now, once for each execution.
+// StartRun records the run, with its cut-off now, once for each execution. As with
+// [Activities.ClaimCharge], a run of another installation fails for good.
 func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.Run, error) {
 	ctx, stop := keepBeating(ctx, nothing) // counting who is due takes seconds for a million
 	defer stop()
+	found, err := within(ctx, a.store.Installation)
+	if err != nil {
+		return nil, err
+	}
+	if err := found.Requires(in.Installation); err != nil {
+		return nil, asFailure(err)
+	}
 	return a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
 }
 
@@ -30,11 +39,15 @@ type ControlRunInput struct {
 	State           billing.RunState `json:"state,omitempty"`
 	Reason          string           `json:"reason,omitempty"`
 	OrdersPerSecond *float64         `json:"orders_per_second,omitempty"`
+	Installation    string           `json:"installation"`
 }
 
 // ControlRun writes to the run's row, which pages read before each batch. It
 // returns the run as it stands.
 func (a *Activities) ControlRun(ctx context.Context, in ControlRunInput) (*billing.Run, error) {
+	if err := a.requireOurs(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	if in.OrdersPerSecond != nil {
 		run, err := a.store.SetRunPace(ctx, in.RunID, *in.OrdersPerSecond)
 		return run, asFailure(err)
@@ -48,7 +61,8 @@ func (a *Activities) ControlRun(ctx context.Context, in ControlRunInput) (*billi
 
 // ProgressInput names a run.
 type ProgressInput struct {
-	Run billing.Run `json:"run"`
+	Run          billing.Run `json:"run"`
+	Installation string      `json:"installation"`
 }
 
 // ProgressOutput is the progress, and the database that tells it.
@@ -59,6 +73,9 @@ type ProgressOutput struct {
 
 // Progress counts what has become of the run's charges.
 func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*ProgressOutput, error) {
+	if err := a.requireOurs(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	counts, err := a.store.RunCounts(ctx, in.Run.ID)
 	if err != nil {
 		return nil, asFailure(err)
@@ -77,6 +94,8 @@ type PlanRunInput struct {
 	After    string         `json:"after"`
 	PageSize int            `json:"page_size"`
 	Pages    int            `json:"pages"` // at most so many
+
+	Installation string `json:"installation"`
 }
 
 // PlanRunOutput are the last ids of the pages, in order. More says that there
@@ -88,6 +107,9 @@ type PlanRunOutput struct {
 
 // PlanRun cuts those who are eligible and uncharged into pages.
 func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutput, error) {
+	if err := a.requireOurs(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, in.PageSize, in.Pages)
@@ -104,8 +126,9 @@ type StartChargesInput struct {
 	// By and Incarnation are those of [RecallChargesOutput]: what is open and older
 	// than By is left over, and no charge starts by another database. Runs of earlier
 	// versions have neither.
-	By          time.Time `json:"by,omitzero"`
-	Incarnation string    `json:"incarnation,omitempty"`
+	By           time.Time `json:"by,omitzero"`
+	Incarnation  string    `json:"incarnation,omitempty"`
+	Installation string    `json:"installation"`
 }
 
 // StartChargesOutput says whether the rest was not started, because another
@@ -132,6 +155,9 @@ const (
 // waits while the run is paused. It returns when all are started, or the run has
 // ended. Starting one twice does no harm.
 func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) (*StartChargesOutput, error) {
+	if err := a.requireCharging(ctx, in.Installation); err != nil {
+		return nil, err
+	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	if !in.LeftOver {
@@ -160,7 +186,7 @@ func (a *Activities) startCharges(ctx context.Context, in StartChargesInput, ids
 		if err != nil || state != billing.RunRunning {
 			return out, asFailure(err)
 		}
-		if err := a.start(ctx, in.RunID, in.Period, id); err != nil {
+		if err := a.start(ctx, in.Installation, in.RunID, in.Period, id); err != nil {
 			return out, err
 		}
 	}

@@ -108,9 +108,13 @@ func answer(c *billing.Charge, requested time.Time) (*chargeOutput, error) {
 // chargeByWorkflow starts ChargeSubscription, or joins the one that runs, and
 // waits for its outcome as long as the caller likes.
 func (a *api) chargeByWorkflow(ctx context.Context, in *chargeInput, req billing.ChargeRequest, facts billing.ChargeFacts, now time.Time) (*chargeOutput, error) {
+	installation, err := a.charging(ctx)
+	if err != nil {
+		return nil, err
+	}
 	run, err := a.startCharge(ctx, workflows.ChargeInput{
 		SubscriptionID: req.SubscriptionID, Period: req.Period, RequestID: req.RequestID,
-		RequireEligible: req.RequireEligible, ClubID: facts.ClubID,
+		RequireEligible: req.RequireEligible, ClubID: facts.ClubID, Installation: installation,
 	})
 	if err != nil {
 		a.log.WarnContext(ctx, "could not start a charge", "error", err)
@@ -118,14 +122,7 @@ func (a *api) chargeByWorkflow(ctx context.Context, in *chargeInput, req billing
 			"the charge could not be started; ask again with the same request id, which is safe")
 	}
 	wait, applied := preferredWait(in.Prefer, a.chargeWait)
-	charge, err := a.waitForCharge(ctx, run, wait)
-	var out *chargeOutput
-	switch {
-	case err == nil:
-		out, err = answer(charge, now)
-	default:
-		out, err = a.notYet(ctx, req, err, now)
-	}
+	out, err := a.afterWorkflow(ctx, req, a.waitForCharge(ctx, run, wait), now)
 	if out != nil {
 		out.PreferenceApplied = applied
 	}
@@ -139,10 +136,10 @@ const startTimeout = 10 * time.Second
 // startCharge starts the workflow. Requests for one charge that come together
 // share one start: ten thousand of them are one call to Temporal.
 func (a *api) startCharge(ctx context.Context, in workflows.ChargeInput) (client.WorkflowRun, error) {
-	run, err, _ := a.starts.Do(workflows.ChargeWorkflowID(in.SubscriptionID, in.Period), func() (any, error) {
+	run, err, _ := a.starts.Do(a.names.ChargeWorkflowID(in.SubscriptionID, in.Period), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 		defer cancel()
-		return workflows.StartCharge(ctx, a.temporal, in)
+		return a.names.StartCharge(ctx, a.temporal, in)
 	})
 	started, _ := run.(client.WorkflowRun) // nil with an error
 	return started, err
@@ -150,55 +147,63 @@ func (a *api) startCharge(ctx context.Context, in workflows.ChargeInput) (client
 
 var errStillRunning = errors.New("the charge is still under way")
 
-// waitForCharge waits for the outcome, at most so long, and not when the process
-// is to end. Those who wait for one workflow share one poll.
-func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait time.Duration) (*billing.Charge, error) {
+// waitForCharge waits for the workflow's end, at most so long, and not when the process
+// is to end; its error is how the workflow ended, or errStillRunning. Those who wait for
+// one workflow share one poll.
+func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait time.Duration) error {
 	if wait == 0 {
-		return nil, errStillRunning
+		return errStillRunning
 	}
 	outcome := a.waits.DoChan(run.GetRunID(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxWait)
 		defer cancel()
-		var charge billing.Charge
-		err := run.Get(ctx, &charge)
-		return charge, err
+		return nil, run.Get(ctx, nil)
 	})
 	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	select {
 	case got := <-outcome:
-		charge, _ := got.Val.(billing.Charge)
-		return &charge, got.Err
+		return got.Err
 	case <-patience.C:
 	case <-a.stopping:
 	case <-ctx.Done():
 	}
-	return nil, errStillRunning
+	return errStillRunning
 }
 
-// notYet answers where the workflow did not complete: it failed with an error of
-// the domain, it still runs, or it was ended from outside. In the last two cases
-// the ledger may know more than we have heard.
-func (a *api) notYet(ctx context.Context, req billing.ChargeRequest, err error, now time.Time) (*chargeOutput, error) {
-	if failure := workflows.FailureOf(err); failure != nil {
+// afterWorkflow answers from our own ledger, however the workflow ended: it may be one of
+// another installation, or a person may have corrected its outcome. Where the ledger
+// has none, the charge is accepted, and that is all that is known.
+func (a *api) afterWorkflow(ctx context.Context, req billing.ChargeRequest, ended error, now time.Time) (*chargeOutput, error) {
+	failure := workflows.FailureOf(ended)
+	if failure != nil && failure.Charge == nil { // refused: it has made no row
 		return nil, knownProblem(failure)
 	}
-	ctx = context.WithoutCancel(ctx)
-	standing, readErr := a.store.Charge(ctx, req.SubscriptionID, req.Period)
-	if readErr == nil && standing.Status == billing.Charged {
-		return answer(standing, now)
+	if failure != nil {
+		req.RequestID = failure.Charge.RequestID // the one that it has joined
 	}
-	var ended *temporal.WorkflowExecutionError
-	if errors.As(err, &ended) {
-		a.log.WarnContext(ctx, "a charge was interrupted", "error", err)
+	facts, err := a.store.ChargeFacts(context.WithoutCancel(ctx), req)
+	if err != nil {
+		a.log.WarnContext(ctx, "the outcome of a charge cannot be read yet", "error", err)
+	}
+	open, same := facts.Open, facts.SameRequest
+	switch {
+	case open != nil && open.Status == billing.Charged:
+		return answer(open, now)
+	case same != nil && same.Status == billing.Declined:
+		return answer(same, now)
+	case failure != nil && same != nil && same.Status == billing.Unresolved:
+		failure.Charge = same
+		return nil, knownProblem(failure)
+	case failure == nil && errors.As(ended, new(*temporal.WorkflowExecutionError)):
+		a.log.WarnContext(ctx, "a charge was interrupted", "error", ended)
 		return nil, newProblem(codeChargeInterrupted,
 			"the charge was ended from outside before it was settled; ask again with the same request id, which takes it up")
-	}
-	if readErr != nil || standing.Status == billing.Declined {
-		standing = underWay(req)
+	case open == nil:
+		open = underWay(req)
 	}
 	return &chargeOutput{
-		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: ChargeRecord{Charge: *standing},
+		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: ChargeRecord{Charge: *open},
 	}, nil
 }
 
@@ -263,7 +268,7 @@ func (a *api) getCharge(ctx context.Context, in *PeriodPath) (*chargeRecordOutpu
 func (a *api) isCharging(ctx context.Context, subscriptionID string, period billing.Period) bool {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	d, err := a.temporal.DescribeWorkflowExecution(ctx, workflows.ChargeWorkflowID(subscriptionID, period), "")
+	d, err := a.temporal.DescribeWorkflowExecution(ctx, a.names.ChargeWorkflowID(subscriptionID, period), "")
 	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 

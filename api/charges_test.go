@@ -84,7 +84,7 @@ func TestTheLedgerDecidesNotTheHistory(t *testing.T) {
 	require.Equal(t, http.StatusOK, first.Code)
 
 	// When Temporal forgets the charge, as it does after the retention,
-	id := workflows.ChargeWorkflowID("s", thisPeriod(t, s))
+	id := workflows.Names("").ChargeWorkflowID("s", thisPeriod(t, s))
 	_, err := s.temporal.WorkflowService().DeleteWorkflowExecution(t.Context(), deleteRequest(s, id))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
@@ -289,7 +289,7 @@ func TestOurSetUpIsWrong(t *testing.T) {
 			require.Equal(t, "pending", accepted.Charge.Status)
 			require.Len(t, s.shop.Calls(), 1, "retries are slow")
 			require.Contains(t, s.logs.String(), "the shop refuses us")
-			s.requireNoSecretInHistory(t, workflows.ChargeWorkflowID("s", thisPeriod(t, s)))
+			s.requireNoSecretInHistory(t, workflows.Names("").ChargeWorkflowID("s", thisPeriod(t, s)))
 		})
 	}
 }

@@ -63,6 +63,8 @@ var statusOf = map[billing.Code]int{
 	billing.CodeRunNotFound:          http.StatusNotFound,
 	billing.CodeRunNotActive:         http.StatusConflict,
 	billing.CodePeriodInFuture:       http.StatusConflict,
+	billing.CodeNotAdopted:           http.StatusServiceUnavailable,
+	billing.CodeOtherInstallation:    http.StatusServiceUnavailable,
 	codeBadRequest:                   http.StatusBadRequest,
 	codeNotFound:                     http.StatusNotFound,
 	codeMethodNotAllowed:             http.StatusMethodNotAllowed,

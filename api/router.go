@@ -16,12 +16,14 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"drayman/billing"
+	"drayman/workflows"
 )
 
 // Store is what the API needs of the database.
 type Store interface {
 	Ping(ctx context.Context) error
 	Now(ctx context.Context) (time.Time, error)
+	Installation(ctx context.Context) (billing.Installation, error)
 	Clubs(ctx context.Context) ([]billing.Club, error)
 	Club(ctx context.Context, id int) (*billing.Club, error)
 	Subscribe(ctx context.Context, clubID int, customerID string) (*billing.Subscription, error)
@@ -44,6 +46,8 @@ type Store interface {
 type Config struct {
 	Store    Store
 	Temporal client.Client
+	// Names are those of the installation's workflows (INSTALLATION).
+	Names workflows.Names
 	// Zone is the billing time zone (BILLING_TIMEZONE).
 	Zone *time.Location
 	// ChargeWait is how long a charge's answer waits for its outcome (CHARGE_WAIT).
@@ -64,6 +68,7 @@ type Config struct {
 type api struct {
 	store           Store
 	temporal        client.Client
+	names           workflows.Names
 	zone            *time.Location
 	chargeWait      time.Duration
 	requireEligible bool
@@ -87,7 +92,7 @@ const (
 // New makes the handler of the whole API.
 func New(cfg Config) http.Handler {
 	a := &api{
-		store: cfg.Store, temporal: cfg.Temporal, zone: cfg.Zone, chargeWait: cfg.ChargeWait,
+		store: cfg.Store, temporal: cfg.Temporal, names: cfg.Names, zone: cfg.Zone, chargeWait: cfg.ChargeWait,
 		requireEligible: cfg.RequireEligible, ready: cfg.Ready, stopping: cfg.Stopping,
 		isUnavailable: cfg.IsUnavailable, log: cfg.Logger,
 	}
@@ -102,6 +107,7 @@ func New(cfg Config) http.Handler {
 	a.registerEligible(h)
 	a.registerCharges(h)
 	a.registerRuns(h)
+	a.registerInstallation(h)
 	return limitHeaders(trimSlash(engine))
 }
 

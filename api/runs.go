@@ -79,7 +79,11 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 	if current := billing.PeriodAt(now, a.zone); in.period().Compare(current) > 0 {
 		return nil, knownProblem(billing.Errorf(billing.CodePeriodInFuture, "%s has not begun; the current month is %s", in.period(), current))
 	}
-	run := workflows.RunInput{Period: in.period()}
+	installation, err := a.charging(ctx)
+	if err != nil {
+		return nil, err
+	}
+	run := workflows.RunInput{Period: in.period(), Installation: installation}
 	if b := in.Body; b != nil {
 		run.Settings = billing.RunSettings{
 			OrdersPerSecond: b.OrdersPerSecond, PageSize: b.PageSize, Concurrency: b.Concurrency, WorkflowPerCharge: b.WorkflowPerCharge,
@@ -117,12 +121,12 @@ func (a *api) awaitEnded(ctx context.Context, period billing.Period) bool {
 	defer cancel()
 	// One that has just begun answers when it is on record.
 	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: workflows.RunWorkflowID(period), UpdateName: workflows.CheckUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: a.names.RunWorkflowID(period), UpdateName: workflows.CheckUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil && handle.Get(ctx, nil) == nil && a.mayBeActive(ctx, period) {
 		return false
 	}
-	_ = a.temporal.GetWorkflow(ctx, workflows.RunWorkflowID(period), "").Get(ctx, nil) // however it ended
+	_ = a.temporal.GetWorkflow(ctx, a.names.RunWorkflowID(period), "").Get(ctx, nil) // however it ended
 	return ctx.Err() == nil
 }
 
@@ -139,7 +143,7 @@ func (a *api) mayBeActive(ctx context.Context, period billing.Period) bool {
 func (a *api) executeRun(ctx context.Context, in workflows.RunInput) (client.WorkflowRun, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	return a.temporal.ExecuteWorkflow(ctx, workflows.RunOptions(in), workflows.BillingRunName, in)
+	return a.temporal.ExecuteWorkflow(ctx, a.names.RunOptions(in), workflows.BillingRunName, in)
 }
 
 // progressOf reads the newest run; with an execution it waits until that one is
@@ -243,7 +247,7 @@ func (a *api) updateRun(ctx context.Context, period billing.Period, update strin
 	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
 	defer cancel()
 	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: workflows.RunWorkflowID(period), UpdateName: update, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: a.names.RunWorkflowID(period), UpdateName: update, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	out := &progressOutput{Status: http.StatusOK}
 	if err == nil {

@@ -101,10 +101,10 @@ func TestBillingRun(t *testing.T) {
 		}
 		// The exceptions, and they alone, had workflows of their own.
 		for _, id := range []string{"s-0010", "s-0020", "s-0390"} {
-			_, err := s.temporal.DescribeWorkflowExecution(t.Context(), workflows.ChargeWorkflowID(id, period), "")
+			_, err := s.temporal.DescribeWorkflowExecution(t.Context(), workflows.Names("").ChargeWorkflowID(id, period), "")
 			require.NoError(t, err)
 		}
-		_, err := s.temporal.DescribeWorkflowExecution(t.Context(), workflows.ChargeWorkflowID("s-0011", period), "")
+		_, err := s.temporal.DescribeWorkflowExecution(t.Context(), workflows.Names("").ChargeWorkflowID("s-0011", period), "")
 		require.Error(t, err)
 
 		// Again: only what is missing, under a new request id after a decline.
@@ -150,7 +150,7 @@ func TestRunControls(t *testing.T) {
 	s.awaitRun(t, path, func(p billing.Progress) bool { return p.Counts.Charged > 200 })
 	cancelled := s.do(t, http.MethodPost, path+"/cancel", "")
 	require.Contains(t, cancelled.Raw, `"state":"cancelled"`)
-	run := s.temporal.GetWorkflow(t.Context(), workflows.RunWorkflowID(thisPeriod(t, s)), "")
+	run := s.temporal.GetWorkflow(t.Context(), workflows.Names("").RunWorkflowID(thisPeriod(t, s)), "")
 	require.NoError(t, run.Get(t.Context(), nil))
 	require.Equal(t, "run_not_active", s.do(t, http.MethodPost, path+"/cancel", "").Problem.Code)
 	done := len(s.shop.Orders())
@@ -317,7 +317,7 @@ func TestTheProgressIsAQuery(t *testing.T) {
 	subscribers(t, db, 5)
 	path := s.startRun(t, "")
 	s.awaitRun(t, path, in(billing.RunFinished))
-	value, err := s.temporal.QueryWorkflow(t.Context(), workflows.RunWorkflowID(thisPeriod(t, s)), "", workflows.ProgressQuery)
+	value, err := s.temporal.QueryWorkflow(t.Context(), workflows.Names("").RunWorkflowID(thisPeriod(t, s)), "", workflows.ProgressQuery)
 	require.NoError(t, err)
 	var p billing.Progress
 	require.NoError(t, value.Get(&p))

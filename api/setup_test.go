@@ -87,7 +87,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 	t.Cleanup(shopClient.Close)
 	acts := activities.New(s.store, shopClient, activities.Policy{
 		Idempotent: !o.notIdempotent, RetryFor: o.retryFor, ShopTimeout: o.shopTimeout,
-	}, worker.Starter(s.temporal), log)
+	}, worker.Starter(s.temporal, ""), log)
 	require.NoError(t, worker.Prepare(t.Context(), s.temporal, s.namespace, log))
 	s.start = func() { s.stop = startWorker(t, s.temporal, s.namespace, acts, log) }
 	s.start()
@@ -109,7 +109,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 func startWorker(t *testing.T, c client.Client, namespace string, acts *activities.Activities, log *slog.Logger) func() {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- worker.New(c, acts, 20*time.Second).Run(ctx, c, namespace, log) }()
+	go func() { ended <- worker.New(c, "", acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	stop := sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-ended)

@@ -57,6 +57,7 @@ type ChargeRequest struct {
 	Period         Period
 	RequestID      RequestID // "": derived, see [DerivedRequestID]
 	RunID          string    // the billing run that asks, "" for a request
+	Installation   string    // the id of the installation that asks
 	// RequireEligible refuses a subscription that is not eligible at the claim.
 	RequireEligible bool
 }

@@ -26,6 +26,8 @@ const (
 	CodeRunNotFound          Code = "run_not_found"
 	CodeRunNotActive         Code = "run_not_active"
 	CodePeriodInFuture       Code = "period_in_future"
+	CodeNotAdopted           Code = "installation_not_adopted"
+	CodeOtherInstallation    Code = "other_installation"
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for

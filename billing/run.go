@@ -125,6 +125,8 @@ type PageClaim struct {
 	// Incarnation is the database's that the run has looked through; no other
 	// gives claims. Empty is any.
 	Incarnation string
+	// Installation is the id of the installation that the run is of.
+	Installation string
 }
 
 // PageClaimed is what a batch came to.

@@ -16,8 +16,10 @@ import (
 	"go.temporal.io/sdk/contrib/envconfig"
 	sdklog "go.temporal.io/sdk/log"
 
+	"drayman/billing"
 	"drayman/models"
 	"drayman/shop"
+	"drayman/workflows"
 )
 
 type logFlags struct {
@@ -35,10 +37,27 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 
 type databaseFlags struct {
 	DatabaseURL string `name:"database-url" help:"postgres://user:password@host/database or sqlite:PATH." required:"" secret:"" placeholder:"URL"`
+	installationFlags
 }
 
 func (f databaseFlags) open(ctx context.Context, log *slog.Logger) (*models.Store, error) {
-	return models.Open(ctx, f.DatabaseURL, models.Options{Logger: log})
+	return models.Open(ctx, f.DatabaseURL, models.Options{Installation: string(f.Installation), Logger: log})
+}
+
+// installationFlags name the installation to which a process belongs.
+type installationFlags struct {
+	Installation installationName `help:"Name of this installation, where several share a Temporal namespace or are copies of one database; task queues and workflow ids carry it. 1 to 32 characters of a-z 0-9 and -." placeholder:"NAME"`
+}
+
+func (f installationFlags) names() workflows.Names { return workflows.Names(f.Installation) }
+
+// installationName is a name that [billing.ValidateInstallation] takes.
+type installationName string
+
+// UnmarshalText reads a setting.
+func (n *installationName) UnmarshalText(text []byte) error {
+	*n = installationName(text)
+	return billing.ValidateInstallation(string(text))
 }
 
 type httpFlags struct {

@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"drayman/billing"
+	"drayman/models/modelstest"
 	"drayman/shop/shoptest"
 	"drayman/workflows"
 )
@@ -175,11 +176,12 @@ func (s *crashSite) begin(t *testing.T) client.WorkflowRun {
 	var handle client.WorkflowRun
 	var err error
 	if s.page {
-		in := workflows.RunInput{Period: period, Settings: pageSettings}
-		handle, err = s.temporal.ExecuteWorkflow(t.Context(), workflows.RunOptions(in), workflows.BillingRunName, in)
+		in := workflows.RunInput{Period: period, Settings: pageSettings, Installation: modelstest.Installation}
+		handle, err = s.temporal.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
 	} else {
-		handle, err = workflows.StartCharge(t.Context(), s.temporal, workflows.ChargeInput{
+		handle, err = workflows.Names("").StartCharge(t.Context(), s.temporal, workflows.ChargeInput{
 			SubscriptionID: s.ids[0], Period: period, RequestID: "r-1", RequireEligible: true, ClubID: 1,
+			Installation: modelstest.Installation,
 		})
 	}
 	require.NoError(t, err)

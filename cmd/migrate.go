@@ -27,7 +27,7 @@ type migrateStatusCommand struct {
 }
 
 // withDatabase opens the database for a migration.
-func withDatabase(ctx context.Context, env *environment, d databaseFlags, l logFlags, fn func(*sql.DB, migrations.Dialect) error) error {
+func withDatabase(ctx context.Context, env *environment, d databaseFlags, l logFlags, fn func(*models.Store, *sql.DB) error) error {
 	store, err := d.open(ctx, l.logger(env.stderr))
 	if err != nil {
 		return err
@@ -37,13 +37,13 @@ func withDatabase(ctx context.Context, env *environment, d databaseFlags, l logF
 	if err != nil {
 		return err
 	}
-	return fn(db, migrations.Dialect(store.Dialect()))
+	return fn(store, db)
 }
 
 // Run applies the migrations and says what it did.
 func (c *migrateUpCommand) Run(ctx context.Context, env *environment) error {
-	return withDatabase(ctx, env, c.databaseFlags, c.logFlags, func(db *sql.DB, d migrations.Dialect) error {
-		report, err := migrations.Up(ctx, db, d)
+	return withDatabase(ctx, env, c.databaseFlags, c.logFlags, func(store *models.Store, db *sql.DB) error {
+		report, err := migrations.Up(ctx, db, migrations.Dialect(store.Dialect()))
 		if report.TakenOver != "" {
 			fmt.Fprintf(env.stdout, "took over the Alembic database at %s; its tables are as they were\n", report.TakenOver)
 		}
@@ -55,15 +55,32 @@ func (c *migrateUpCommand) Run(ctx context.Context, env *environment) error {
 		}
 		if err == nil {
 			fmt.Fprintf(env.stdout, "the schema is at version %d, this program needs %d\n", report.Version, report.Needed)
+			err = makeInstallation(ctx, env, store)
 		}
 		return err
 	})
 }
 
+// makeInstallation makes the database an installation, or says that it is one which
+// charges nobody here.
+func makeInstallation(ctx context.Context, env *environment, store *models.Store) error {
+	if err := store.MakeInstallation(ctx); err != nil {
+		return err
+	}
+	found, err := store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	if err := found.MayCharge(); err != nil {
+		fmt.Fprintln(env.stdout, "warning:", err)
+	}
+	return nil
+}
+
 // Run lists the migrations.
 func (c *migrateStatusCommand) Run(ctx context.Context, env *environment) error {
-	return withDatabase(ctx, env, c.databaseFlags, c.logFlags, func(db *sql.DB, d migrations.Dialect) error {
-		steps, err := migrations.Status(ctx, db, d)
+	return withDatabase(ctx, env, c.databaseFlags, c.logFlags, func(store *models.Store, db *sql.DB) error {
+		steps, err := migrations.Status(ctx, db, migrations.Dialect(store.Dialect()))
 		if err != nil {
 			return err
 		}

@@ -178,6 +178,15 @@ func (s *site) worker(t *testing.T, extra ...string) *process {
 	return p
 }
 
+// adopt says that the database which stands there now may charge.
+func (s *site) adopt(t *testing.T, args ...string) string {
+	t.Helper()
+	p := start(t, binary(t, "TEST_DRAYMAN"), s.env, append([]string{"adopt", "--note", "restored by a test", "--by", "Ana"}, args...)...)
+	<-p.exited
+	require.Zero(t, p.cmd.ProcessState.ExitCode(), p.text())
+	return p.text()
+}
+
 type answer struct {
 	Code   int
 	Header http.Header

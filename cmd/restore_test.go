@@ -111,6 +111,7 @@ func TestTheDatabaseIsRestoredInTheMiddleOfARun(t *testing.T) {
 			}
 
 			restore()
+			s.adopt(t)
 			s.shop.SetFaults()
 			if dies {
 				s.worker(t, "CHARGE_RETRY_FOR=1h")
@@ -167,6 +168,7 @@ func TestTheDatabaseIsRestoredToAMomentWithinARun(t *testing.T) {
 			require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, chargeURL(api, n-1, "caller-after"), "").Code)
 			require.Eventually(t, ordered(known+c.since), 2*time.Minute, 5*time.Millisecond)
 			restore()
+			s.adopt(t)
 
 			if c.notIdempotent {
 				eventuallyRun(t, api, "paused")

@@ -158,3 +158,18 @@ func (a *runAPI) progress(ctx context.Context, method, path string, body any) (r
 	}
 	return p, nil
 }
+
+// installation asks which installation the API serves.
+func (a *runAPI) installation(ctx context.Context) (found struct{ ID, Name string }, err error) {
+	ctx, cancel := context.WithTimeout(ctx, progressTimeout)
+	defer cancel()
+	body, err := a.open(ctx, "/installation")
+	if err != nil {
+		return found, err
+	}
+	defer func() { _ = body.Close() }() // it has been read
+	if err := json.NewDecoder(body).Decode(&found); err != nil || found.ID == "" {
+		return found, errNotDrayman
+	}
+	return found, nil
+}

@@ -40,7 +40,7 @@ type schedule struct {
 }
 
 // withSchedule connects to Temporal.
-func withSchedule(ctx context.Context, env *environment, run func(context.Context, *schedule) error) error {
+func withSchedule(ctx context.Context, env *environment, f installationFlags, run func(context.Context, *schedule) error) error {
 	options, err := temporalOptions(env, slog.New(slog.DiscardHandler)) // what goes wrong is returned
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func withSchedule(ctx context.Context, env *environment, run func(context.Contex
 	}
 	defer temporal.Close()
 	schedules := temporal.ScheduleClient()
-	s := &schedule{ScheduleHandle: schedules.GetHandle(ctx, workflows.ScheduleID), client: schedules, namespace: options.Namespace}
+	s := &schedule{ScheduleHandle: schedules.GetHandle(ctx, f.names().ScheduleID()), client: schedules, namespace: options.Namespace}
 	return s.explain(run(ctx, s))
 }
 
@@ -88,6 +88,8 @@ func (s *schedule) parsed(ctx context.Context) (workflows.Schedule, *client.Sche
 }
 
 type scheduleApplyCommand struct {
+	installationFlags
+	apiFlags
 	BillingDay      int    `help:"Day of the month, 1 to 28: later ones do not exist in every month." default:"1"`
 	BillingHour     int    `help:"Hour of the day in the billing time zone, 0 to 23." default:"6"`
 	BillingTimezone string `help:"Zone of the times and of the months; the same as the API's." default:"UTC"`
@@ -103,12 +105,21 @@ func (c *scheduleApplyCommand) Validate() error {
 		return err
 	}
 	c.schedule = workflows.Schedule{Day: c.BillingDay, Hour: c.BillingHour, Zone: zone, Settings: c.over(billing.RunSettings{})}
-	return cmp.Or(c.settingsFlags.validate(), flagError(c.schedule.Validate(time.Now())))
+	return cmp.Or(c.apiFlags.validate(), c.settingsFlags.validate(), flagError(c.schedule.Validate(time.Now())))
 }
 
-// Run makes the schedule or updates it.
+// Run makes the schedule or updates it. Which installation's months it bills, the API
+// tells: a schedule that named none could start the month of another one.
 func (c *scheduleApplyCommand) Run(ctx context.Context, env *environment) error {
-	return withSchedule(ctx, env, func(ctx context.Context, s *schedule) error {
+	found, err := newRunAPI(c.APIURL).installation(ctx)
+	if err != nil {
+		return err
+	}
+	if found.Name != string(c.Installation) {
+		return fmt.Errorf("--installation ($INSTALLATION): is %q, and the API at %s serves the installation named %q", c.Installation, c.APIURL, found.Name)
+	}
+	c.schedule.Installation, c.schedule.Names = found.ID, c.names()
+	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		done, err := s.apply(ctx, c.schedule)
 		if err != nil {
 			return err
@@ -157,12 +168,13 @@ func passed(w io.Writer, s workflows.Schedule, now time.Time) {
 }
 
 type scheduleShowCommand struct {
+	installationFlags
 	JSON bool `name:"json" once:"" help:"Show it as JSON."`
 }
 
 // Run shows the schedule.
 func (c *scheduleShowCommand) Run(ctx context.Context, env *environment) error {
-	return withSchedule(ctx, env, func(ctx context.Context, s *schedule) error {
+	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		view, err := s.view(ctx)
 		if err != nil {
 			return err
@@ -281,12 +293,13 @@ func settingsText(s billing.RunSettings) string {
 }
 
 type schedulePauseCommand struct {
+	installationFlags
 	Reason string `once:"" help:"Shown by drayman schedule show and in the Temporal UI." default:"Paused by drayman schedule pause." placeholder:"TEXT"`
 }
 
 // Run pauses the schedule.
 func (c *schedulePauseCommand) Run(ctx context.Context, env *environment) error {
-	return withSchedule(ctx, env, func(ctx context.Context, s *schedule) error {
+	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		if err := s.Pause(ctx, client.SchedulePauseOptions{Note: c.Reason}); err != nil {
 			return err
 		}
@@ -295,11 +308,11 @@ func (c *schedulePauseCommand) Run(ctx context.Context, env *environment) error 
 	})
 }
 
-type scheduleResumeCommand struct{}
+type scheduleResumeCommand struct{ installationFlags }
 
 // Run resumes the schedule.
 func (c *scheduleResumeCommand) Run(ctx context.Context, env *environment) error {
-	return withSchedule(ctx, env, func(ctx context.Context, s *schedule) error {
+	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		if err := s.Unpause(ctx, client.ScheduleUnpauseOptions{Note: "Resumed by drayman schedule resume."}); err != nil {
 			return err
 		}
@@ -313,11 +326,11 @@ func (c *scheduleResumeCommand) Run(ctx context.Context, env *environment) error
 	})
 }
 
-type scheduleRemoveCommand struct{}
+type scheduleRemoveCommand struct{ installationFlags }
 
 // Run removes the schedule.
 func (c *scheduleRemoveCommand) Run(ctx context.Context, env *environment) error {
-	return withSchedule(ctx, env, func(ctx context.Context, s *schedule) error {
+	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		if err := s.Delete(ctx); err != nil {
 			return err
 		}
@@ -327,6 +340,7 @@ func (c *scheduleRemoveCommand) Run(ctx context.Context, env *environment) error
 }
 
 type scheduleBackfillCommand struct {
+	installationFlags
 	From billing.Period `arg:"" help:"The first month, such as 2026-08."`
 	To   billing.Period `arg:"" optional:"" help:"The last month; by default the first."`
 }
@@ -337,7 +351,7 @@ func (c *scheduleBackfillCommand) Run(ctx context.Context, env *environment) err
 	if to.IsZero() {
 		to = c.From
 	}
-	return withSchedule(ctx, env, func(ctx context.Context, s *schedule) error {
+	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		parsed, _, err := s.parsed(ctx)
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package cmd_test
 import (
 	"encoding/json"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +16,8 @@ import (
 	sdklog "go.temporal.io/sdk/log"
 
 	"drayman/activities"
+	"drayman/api"
+	"drayman/models"
 	"drayman/models/modelstest"
 	"drayman/shop"
 	"drayman/shop/shoptest"
@@ -22,10 +25,11 @@ import (
 	"drayman/workflows"
 )
 
-// planner is a Temporal namespace and the environment of a command that speaks
-// to it.
+// planner is a Temporal namespace, a database where nobody is due with an API over it,
+// and the environment of a command that speaks to both.
 type planner struct {
 	env      map[string]string
+	db       modelstest.Database
 	temporal client.Client
 }
 
@@ -38,8 +42,12 @@ func newPlanner(t *testing.T) *planner {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
-	return &planner{temporal: c, env: map[string]string{
-		"TEMPORAL_ADDRESS": address, "TEMPORAL_NAMESPACE": namespace, "TEMPORAL_CONFIG_FILE": os.DevNull,
+	db := modelstest.SQLite(t)
+	handler := api.New(api.Config{Store: db.Open(t, nil), Temporal: c, Zone: time.UTC, IsUnavailable: models.IsUnavailable})
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return &planner{temporal: c, db: db, env: map[string]string{
+		"TEMPORAL_ADDRESS": address, "TEMPORAL_NAMESPACE": namespace, "TEMPORAL_CONFIG_FILE": os.DevNull, "API_URL": server.URL,
 	}}
 }
 
@@ -108,7 +116,7 @@ func TestScheduleApplyTwice(t *testing.T) {
 	// The time of this month is past, and the schedule does not make up for it.
 	require.Contains(t, out, "drayman schedule backfill "+time.Now().In(tokyo).Format("2006-01"))
 
-	d, err := p.temporal.ScheduleClient().GetHandle(t.Context(), workflows.ScheduleID).Describe(t.Context())
+	d, err := p.temporal.ScheduleClient().GetHandle(t.Context(), workflows.Names("").ScheduleID()).Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, enumspb.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE, d.Schedule.Policy.Overlap)
 	require.Equal(t, 31*24*time.Hour, d.Schedule.Policy.CatchupWindow)
@@ -141,7 +149,7 @@ func TestScheduleChangedByOtherMeans(t *testing.T) {
 	t.Parallel()
 	p := newPlanner(t)
 	p.schedule(t, "apply")
-	err := p.temporal.ScheduleClient().GetHandle(t.Context(), workflows.ScheduleID).Update(t.Context(), client.ScheduleUpdateOptions{
+	err := p.temporal.ScheduleClient().GetHandle(t.Context(), workflows.Names("").ScheduleID()).Update(t.Context(), client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			in.Description.Schedule.Spec.Calendars[0].DayOfMonth = []client.ScheduleRange{{Start: 1, End: 2}}
 			return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
@@ -183,17 +191,17 @@ func TestScheduleWithoutTemporal(t *testing.T) {
 	require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 }
 
-// work runs a worker on the namespace, with a database where nobody is due.
+// work runs a worker on the namespace.
 func (p *planner) work(t *testing.T) {
 	t.Helper()
-	db := modelstest.SQLite(t)
+	db := p.db
 	log := slog.New(slog.DiscardHandler)
 	shopClient, err := shop.New(shop.Config{URL: shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"}).URL, APIKey: "key", APISecret: "secret", Timeout: time.Second})
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
 	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: time.Second}
-	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(p.temporal), log)
-	workers, namespace := worker.New(p.temporal, acts, 20*time.Second), p.env["TEMPORAL_NAMESPACE"]
+	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(p.temporal, ""), log)
+	workers, namespace := worker.New(p.temporal, "", acts, 20*time.Second), p.env["TEMPORAL_NAMESPACE"]
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run(t.Context(), p.temporal, namespace, log) }()
 	t.Cleanup(func() { require.NoError(t, <-ended) })

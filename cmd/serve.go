@@ -17,6 +17,7 @@ import (
 
 	"drayman/activities"
 	"drayman/api"
+	"drayman/billing"
 	"drayman/models"
 	"drayman/shop"
 	"drayman/worker"
@@ -83,6 +84,7 @@ type process struct {
 	store     *models.Store
 	temporal  client.Client
 	namespace string
+	names     workflows.Names
 	log       *slog.Logger
 }
 
@@ -107,7 +109,7 @@ func withProcess(ctx context.Context, env *environment, d databaseFlags, l logFl
 	}
 	defer temporal.Close()
 	defer context.AfterFunc(ctx, func() { log.InfoContext(ctx, "stopping: what is under way may finish", "within", drainTime) })()
-	return run(&process{store: store, temporal: temporal, namespace: options.Namespace, log: log})
+	return run(&process{store: store, temporal: temporal, namespace: options.Namespace, names: d.names(), log: log})
 }
 
 // drainTime bounds a stop: what is under way may finish within it. Kubernetes
@@ -130,7 +132,7 @@ func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
 	}
 	server := &http.Server{
 		Handler: api.New(api.Config{
-			Store: p.store, Temporal: p.temporal, Zone: zone, ChargeWait: f.ChargeWait, RequireEligible: f.ChargeRequireEligible,
+			Store: p.store, Temporal: p.temporal, Names: p.names, Zone: zone, ChargeWait: f.ChargeWait, RequireEligible: f.ChargeRequireEligible,
 			Ready:         func(ctx context.Context) error { return checkSchema(ctx, p.store) },
 			IsUnavailable: models.IsUnavailable, Stopping: ctx.Done(), Logger: p.log, Version: Version,
 		}),
@@ -180,6 +182,9 @@ func (r redacting) Write(line []byte) (int, error) {
 }
 
 func (p *process) runWorker(ctx context.Context, f shopFlags) error {
+	if err := p.awaitAdoption(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
 	if err := p.store.Mark(ctx); err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
@@ -193,7 +198,37 @@ func (p *process) runWorker(ctx context.Context, f shopFlags) error {
 	log.SetOutput(redacting{client, p.log})
 	acts := activities.New(p.store, client, activities.Policy{
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
-	}, worker.Starter(p.temporal), p.log)
-	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace})
-	return worker.New(p.temporal, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
+	}, worker.Starter(p.temporal, p.names), p.log)
+	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace, Names: p.names})
+	return worker.New(p.temporal, p.names, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
+}
+
+// adoptionPause is the wait between two looks whether the database may charge by now;
+// adoptionReminder is how many looks lie between two lines in the log.
+const (
+	adoptionPause    = time.Second
+	adoptionReminder = 60
+)
+
+// awaitAdoption returns when the database may charge, or the context has ended. A worker
+// on a copy must not even poll: it would take charges from the workers that may.
+func (p *process) awaitAdoption(ctx context.Context) error {
+	for look := 0; ; look++ {
+		found, err := p.store.Installation(ctx)
+		if err == nil {
+			err = found.MayCharge()
+		}
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return nil
+		case billing.CodeOf(err) != billing.CodeNotAdopted && !models.IsUnavailable(err):
+			return fmt.Errorf("DATABASE_URL: %w", err)
+		case look%adoptionReminder == 0:
+			p.log.ErrorContext(ctx, "the worker takes up no work", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(adoptionPause):
+		}
+	}
 }

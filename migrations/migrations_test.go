@@ -18,7 +18,7 @@ import (
 )
 
 // latest is the version that the steps lead to.
-const latest = 7
+const latest = 9
 
 func TestUpMakesAnEmptyDatabaseReady(t *testing.T) {
 	t.Parallel()

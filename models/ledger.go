@@ -87,11 +87,15 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 // any longer, it takes over with that claim's request id. An unresolved charge
 // is taken up again only if the shop is idempotent.
 //
-// It returns the refusals of [billing.Decide], or [ErrClaimRaced].
+// It returns the refusals of [billing.Decide] and of [billing.Installation], or
+// [ErrClaimRaced].
 func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error) {
 	var claim billing.Claim
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if err := s.lockSubscription(tx, req.SubscriptionID); err != nil {
+			return err
+		}
+		if err := s.mayCharge(tx, req.Installation); err != nil {
 			return err
 		}
 		now, err := s.now(tx)

@@ -41,10 +41,13 @@ type Store struct {
 	read    *gorm.DB
 	write   *gorm.DB // the same as read, but on SQLite, where it has one connection
 	clock   func() time.Time
+	name    string // of the installation
 }
 
 // Options of a Store.
 type Options struct {
+	// Installation is the name under which this process charges (INSTALLATION).
+	Installation string
 	// Clock replaces the database's clock, for tests. UTC or not.
 	Clock  func() time.Time
 	Logger *slog.Logger
@@ -56,7 +59,7 @@ func Open(ctx context.Context, databaseURL string, opts Options) (*Store, error)
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	store := &Store{clock: opts.Clock}
+	store := &Store{clock: opts.Clock, name: opts.Installation}
 	var err error
 	switch scheme, rest, _ := strings.Cut(databaseURL, ":"); scheme {
 	case "postgres", "postgresql":

@@ -62,6 +62,9 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 			page.Replaced = replaced
 			return err
 		}
+		if err := s.mayCharge(tx, in.Installation); err != nil {
+			return err
+		}
 		page.Cursor, page.Done = in.UpTo, len(found) < in.Limit
 		if !page.Done {
 			page.Cursor = found[len(found)-1]

@@ -50,9 +50,13 @@ func (r runRow) run() (*billing.Run, error) {
 // StartRun records a new run of the period, with its cut-off now and how many
 // are due, or returns the one that the execution has recorded before. A run of
 // the period that has not ended was lost by Temporal: it becomes abandoned.
+// It returns the refusals of [billing.Installation].
 func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
 	var started *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		if err := s.mayCharge(tx, ""); err != nil {
+			return err
+		}
 		if err := s.lockRunsOf(tx, period); err != nil {
 			return err
 		}

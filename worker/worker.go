@@ -29,10 +29,10 @@ const (
 )
 
 // Starter starts the charges of billing runs through the client.
-func Starter(c client.Client) activities.StartCharge {
-	return func(ctx context.Context, runID string, period billing.Period, subscriptionID string) error {
-		_, err := workflows.StartCharge(ctx, c, workflows.ChargeInput{
-			SubscriptionID: subscriptionID, Period: period, RunID: runID, RequireEligible: true,
+func Starter(c client.Client, names workflows.Names) activities.StartCharge {
+	return func(ctx context.Context, installation, runID string, period billing.Period, subscriptionID string) error {
+		_, err := names.StartCharge(ctx, c, workflows.ChargeInput{
+			SubscriptionID: subscriptionID, Period: period, RunID: runID, RequireEligible: true, Installation: installation,
 		})
 		return err
 	}
@@ -41,16 +41,17 @@ func Starter(c client.Client) activities.StartCharge {
 // Workers polls both task queues of one process.
 type Workers struct {
 	client client.Client
+	names  workflows.Names
 	acts   *activities.Activities
 	drain  time.Duration
 	// failed takes the error for which the SDK has given up a poll.
 	failed chan error
 }
 
-// New makes workers of the client. drain is how long a stop waits for what is
-// under way.
-func New(c client.Client, acts *activities.Activities, drain time.Duration) *Workers {
-	return &Workers{client: c, acts: acts, drain: drain, failed: make(chan error, 1)}
+// New makes workers of the client, which poll the task queues of the names. drain is
+// how long a stop waits for what is under way.
+func New(c client.Client, names workflows.Names, acts *activities.Activities, drain time.Duration) *Workers {
+	return &Workers{client: c, names: names, acts: acts, drain: drain, failed: make(chan error, 1)}
 }
 
 // register makes the SDK's workers, which cannot be started again once they were
@@ -68,13 +69,13 @@ func (w *Workers) register() []sdk.Worker {
 	}
 	flows := options
 	flows.LocalActivityWorkerOnly = true
-	main := sdk.New(w.client, workflows.TaskQueue, flows)
+	main := sdk.New(w.client, w.names.TaskQueue(), flows)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
 	main.RegisterWorkflowWithOptions(workflows.ScheduledRun, workflow.RegisterOptions{Name: workflows.ScheduledRunName})
 
 	options.DisableWorkflowWorker = true
-	workers := []sdk.Worker{main, sdk.New(w.client, workflows.TaskQueue, options), sdk.New(w.client, workflows.OrderTaskQueue, options)}
+	workers := []sdk.Worker{main, sdk.New(w.client, w.names.TaskQueue(), options), sdk.New(w.client, w.names.OrderTaskQueue(), options)}
 	for _, worker := range workers {
 		worker.RegisterActivity(w.acts)
 	}
@@ -119,7 +120,7 @@ func (w *Workers) poll(ctx context.Context, namespace string, log *slog.Logger) 
 			return nil, errors.Join(fmt.Errorf("starting the worker: %w", err), w.stop(workers[:i]))
 		}
 	}
-	log.InfoContext(ctx, "worker polls", "task_queues", []string{workflows.TaskQueue, workflows.OrderTaskQueue})
+	log.InfoContext(ctx, "worker polls", "task_queues", []string{w.names.TaskQueue(), w.names.OrderTaskQueue()})
 	go keepPrepared(ctx, w.client, namespace, log)
 	select {
 	case <-ctx.Done():

@@ -38,6 +38,8 @@ type ChargeInput struct {
 	ClubID          int               `json:"club_id"`
 	// RunID is the billing run that asks; the request id is then derived.
 	RunID string `json:"run_id,omitempty"`
+	// Installation is the id of the one that asks; another one's worker refuses.
+	Installation string `json:"installation"`
 }
 
 // ChargeSubscription asks the shop for the order of one subscription and period,
@@ -56,8 +58,8 @@ func ChargeSubscription(ctx workflow.Context, in ChargeInput) (*billing.Charge, 
 	if claim.Step != billing.StepPlace {
 		return outcome(claim.Charge)
 	}
-	placed, interrupted := placeOrder(ctx, claim)
-	settled, err := settleCharge(ctx, placed)
+	placed, interrupted := placeOrder(ctx, in.Installation, claim)
+	settled, err := settleCharge(ctx, in.Installation, placed)
 	switch {
 	case err != nil:
 		return nil, err
@@ -76,7 +78,7 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 		var claim activities.ClaimChargeOutput
 		err := workflow.ExecuteLocalActivity(ctx, acts.ClaimCharge, activities.ClaimChargeInput{
 			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID,
-			RequireEligible: in.RequireEligible, Owner: billing.ChargeOwner,
+			RequireEligible: in.RequireEligible, Owner: billing.ChargeOwner, Installation: in.Installation,
 		}).Get(ctx, &claim)
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err
@@ -106,8 +108,11 @@ func ledgerRetries() *temporal.RetryPolicy {
 // and returns the charge to settle. It also returns why it was interrupted: an
 // operator cancelled the workflow. Then too the charge must be settled, as
 // unresolved: the shop may have the order.
-func placeOrder(ctx workflow.Context, claim *activities.ClaimChargeOutput) (placed billing.Charge, interrupted error) {
+func placeOrder(ctx workflow.Context, installation string, claim *activities.ClaimChargeOutput) (placed billing.Charge, interrupted error) {
 	charge := *claim.Charge
+	order := func() activities.PlaceOrderInput {
+		return activities.PlaceOrderInput{Charge: charge, Installation: installation}
+	}
 	if claim.Policy.Idempotent {
 		first := workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
 			StartToCloseTimeout:    firstOrderTimeout,
@@ -115,7 +120,7 @@ func placeOrder(ctx workflow.Context, claim *activities.ClaimChargeOutput) (plac
 			RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
 			Summary:                fmt.Sprintf("order %s", charge.RequestID),
 		})
-		err := workflow.ExecuteLocalActivity(first, acts.PlaceOrder, activities.PlaceOrderInput{Charge: charge}).Get(first, &placed)
+		err := workflow.ExecuteLocalActivity(first, acts.PlaceOrder, order()).Get(first, &placed)
 		if err == nil {
 			return placed, nil
 		}
@@ -123,8 +128,8 @@ func placeOrder(ctx workflow.Context, claim *activities.ClaimChargeOutput) (plac
 			return unplaced(charge), err
 		}
 	}
-	retried := workflow.WithActivityOptions(ctx, orderOptions(&charge, claim.Policy))
-	err := workflow.ExecuteActivity(retried, acts.PlaceOrder, activities.PlaceOrderInput{Charge: charge}).Get(retried, &placed)
+	retried := workflow.WithActivityOptions(ctx, orderOptions(ctx, &charge, claim.Policy))
+	err := workflow.ExecuteActivity(retried, acts.PlaceOrder, order()).Get(retried, &placed)
 	if err == nil {
 		return placed, nil
 	}
@@ -150,9 +155,9 @@ func pauseAfter(ctx workflow.Context, charge *billing.Charge, failure error, pol
 	return workflow.NewTimerWithOptions(ctx, wait, workflow.TimerOptions{Summary: "before the order is asked for again"}).Get(ctx, nil)
 }
 
-func orderOptions(charge *billing.Charge, policy activities.Policy) workflow.ActivityOptions {
+func orderOptions(ctx workflow.Context, charge *billing.Charge, policy activities.Policy) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
-		TaskQueue: OrderTaskQueue,
+		TaskQueue: orderTaskQueue(ctx),
 		// Leaves room for the ledger's part of the activity.
 		StartToCloseTimeout:    policy.ShopTimeout + ledgerTimeout,
 		ScheduleToCloseTimeout: policy.RetryFor,
@@ -180,12 +185,12 @@ func unplaced(charge billing.Charge) billing.Charge {
 
 // settleCharge records the outcome, whatever becomes of the workflow: it goes on
 // after a cancellation, and until the database takes it.
-func settleCharge(ctx workflow.Context, placed billing.Charge) (*billing.Charge, error) {
+func settleCharge(ctx workflow.Context, installation string, placed billing.Charge) (*billing.Charge, error) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions(fmt.Sprintf("settle %s as %s", placed.RequestID, placed.Status)))
 	var settled billing.Charge
-	err := workflow.ExecuteLocalActivity(ctx, acts.SettleCharge, activities.SettleChargeInput{Charge: placed}).Get(ctx, &settled)
+	err := workflow.ExecuteLocalActivity(ctx, acts.SettleCharge, activities.SettleChargeInput{Charge: placed, Installation: installation}).Get(ctx, &settled)
 	return &settled, err
 }
 

@@ -65,6 +65,7 @@ func (b *bench) run(t *testing.T) (billing.Charge, billing.Code) {
 	t.Helper()
 	b.env.ExecuteWorkflow(workflows.ChargeSubscriptionName, workflows.ChargeInput{
 		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1,
+		Installation: modelstest.Installation,
 	})
 	require.True(t, b.env.IsWorkflowCompleted())
 	var charge billing.Charge
@@ -194,7 +195,7 @@ func TestAnOperatorCancelsTheWorkflow(t *testing.T) {
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
 	b.env.RegisterDelayedCallback(b.env.CancelWorkflow, time.Minute)
 	b.env.ExecuteWorkflow(workflows.ChargeSubscriptionName, workflows.ChargeInput{
-		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true,
+		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, Installation: modelstest.Installation,
 	})
 	var cancelled *temporal.CanceledError
 	require.ErrorAs(t, b.env.GetWorkflowError(), &cancelled)

@@ -76,7 +76,7 @@ func TestARowThatDisagrees(t *testing.T) {
 // wish is an update that may come too late.
 func wish(t *testing.T, c client.Client, name string, args ...any) {
 	handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
-		WorkflowID: workflows.RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: workflows.Names("").RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil {
 		_ = handle.Get(t.Context(), &billing.Progress{})

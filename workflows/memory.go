@@ -23,6 +23,7 @@ import (
 type Memory struct {
 	Client    client.Client
 	Namespace string
+	Names     Names
 }
 
 // executionsPage is the most that a Temporal server lists at once by default.
@@ -45,7 +46,7 @@ func (m Memory) Executions(ctx context.Context, period billing.Period, completed
 	var page []activities.Execution
 	for _, info := range listed.Executions {
 		id := info.GetExecution().GetWorkflowId()
-		subscription, ok := chargedSubscription(id, period)
+		subscription, ok := m.Names.chargedSubscription(id, period)
 		if ok { // else it was not started by us
 			page = append(page, activities.Execution{WorkflowID: id, RunID: info.GetExecution().GetRunId(), SubscriptionID: subscription})
 		}
@@ -53,9 +54,9 @@ func (m Memory) Executions(ctx context.Context, period billing.Period, completed
 	return page, listed.NextPageToken, nil
 }
 
-// chargedSubscription is the reverse of [ChargeWorkflowID].
-func chargedSubscription(workflowID string, period billing.Period) (string, bool) {
-	rest, ok := strings.CutPrefix(workflowID, "charge/")
+// chargedSubscription is the reverse of [Names.ChargeWorkflowID].
+func (n Names) chargedSubscription(workflowID string, period billing.Period) (string, bool) {
+	rest, ok := strings.CutPrefix(workflowID, n.with("charge/"))
 	if !ok {
 		return "", false
 	}
@@ -68,7 +69,7 @@ func chargedSubscription(workflowID string, period billing.Period) (string, bool
 }
 
 // Charge implements [activities.Memory].
-func (m Memory) Charge(ctx context.Context, e activities.Execution) (*billing.Charge, error) {
+func (m Memory) Charge(ctx context.Context, installation string, e activities.Execution) (*billing.Charge, error) {
 	var in ChargeInput
 	var claimed activities.ClaimChargeOutput
 	var placed activities.PlaceOrderInput
@@ -87,6 +88,9 @@ func (m Memory) Charge(ctx context.Context, e activities.Execution) (*billing.Ch
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
 			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil {
 				return nil, nil // started by hand, and wrongly: the workflow cannot have read it either
+			}
+			if in.Installation != installation {
+				return nil, nil
 			}
 		case *history.HistoryEvent_ActivityTaskScheduledEventAttributes: // PlaceOrder is the only one
 			err = data.FromPayloads(attributes.ActivityTaskScheduledEventAttributes.GetInput(), &placed)

@@ -124,12 +124,12 @@ func subscribeAll(t *testing.T, cases map[string]remembered, live, backup models
 // about, and returns its request id.
 func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string, of remembered) billing.RequestID {
 	t.Helper()
-	in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1}
+	in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
 	request := in.RequestID
 	if of.forRun {
 		in.RequestID, request = "", billing.DerivedRequestID(november(t), id, 1)
 	}
-	options := workflows.ChargeOptions(in)
+	options := workflows.Names("").ChargeOptions(in)
 	if of.unheard {
 		options.TaskQueue = "nobody's"
 	}
@@ -165,7 +165,7 @@ func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace s
 	env.SetTestTimeout(time.Minute)
 	env.RegisterActivity(acts)
 	return func() (out activities.RecallChargesOutput, err error) {
-		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run})
+		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run, Installation: modelstest.Installation})
 		if err == nil {
 			err = value.Get(&out)
 		}

@@ -10,18 +10,39 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 
 	"drayman/billing"
 )
 
-// TaskQueue carries the workflows and their quick activities; OrderTaskQueue
-// the retries of orders, so that a shop that hangs fills workers of its own
-// only.
-const (
-	TaskQueue      = "drayman"
-	OrderTaskQueue = "drayman-orders"
-)
+// Names are the names by which Temporal knows an installation's workflows, schedule
+// and task queues. Its value is the installation's name (INSTALLATION): where that is
+// set, each of them carries it, so that installations can share a namespace.
+type Names string
+
+func (n Names) with(name string) string {
+	if n == "" {
+		return name
+	}
+	return string(n) + "/" + name
+}
+
+// orders is what the name of a task queue ends in that carries the retries of orders.
+const orders = "-orders"
+
+// TaskQueue carries the workflows and their quick activities.
+func (n Names) TaskQueue() string { return n.with("drayman") }
+
+// OrderTaskQueue carries the retries of orders, so that a shop that hangs fills
+// workers of its own only.
+func (n Names) OrderTaskQueue() string { return n.TaskQueue() + orders }
+
+// orderTaskQueue is the one that belongs to the workflow's own.
+func orderTaskQueue(ctx workflow.Context) string {
+	return workflow.GetInfo(ctx).TaskQueueName + orders
+}
 
 // ChargeSubscriptionName is the workflow's type.
 const ChargeSubscriptionName = "ChargeSubscription"
@@ -46,9 +67,21 @@ func SearchAttributes() map[string]enumspb.IndexedValueType {
 
 // ChargeWorkflowID names the one workflow that may charge the subscription for
 // the period at a time.
-func ChargeWorkflowID(subscriptionID string, period billing.Period) string {
-	return fmt.Sprintf("charge/%s/%s", url.PathEscape(subscriptionID), period)
+func (n Names) ChargeWorkflowID(subscriptionID string, period billing.Period) string {
+	return n.with(fmt.Sprintf("charge/%s/%s", url.PathEscape(subscriptionID), period))
 }
+
+// RunWorkflowID names the one run that may charge a period at a time.
+func (n Names) RunWorkflowID(period billing.Period) string {
+	return n.with("billing-run/" + period.String())
+}
+
+// ScheduleID names the monthly schedule.
+func (n Names) ScheduleID() string { return n.with("billing-run") }
+
+// ScheduledRunID names what the schedule starts. Temporal appends the nominal time, so
+// that each month has one of its own.
+func (n Names) ScheduledRunID() string { return n.with("scheduled-run") }
 
 // chargeTaskTimeout bounds one workflow task. The first order call runs inside
 // of it, see firstOrderTimeout.
@@ -57,10 +90,10 @@ const chargeTaskTimeout = 10 * time.Second
 // ChargeOptions start ChargeSubscription. A second start joins the first; a
 // completed one is not started again, a failed one is: it was declined, stands
 // unresolved, or was ended by an operator, and the ledger knows.
-func ChargeOptions(in ChargeInput) client.StartWorkflowOptions {
+func (n Names) ChargeOptions(in ChargeInput) client.StartWorkflowOptions {
 	return client.StartWorkflowOptions{
-		ID:                       ChargeWorkflowID(in.SubscriptionID, in.Period),
-		TaskQueue:                TaskQueue,
+		ID:                       n.ChargeWorkflowID(in.SubscriptionID, in.Period),
+		TaskQueue:                n.TaskQueue(),
 		WorkflowTaskTimeout:      chargeTaskTimeout,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
@@ -79,8 +112,8 @@ func ChargeOptions(in ChargeInput) client.StartWorkflowOptions {
 }
 
 // StartCharge starts ChargeSubscription, or joins the one that runs.
-func StartCharge(ctx context.Context, c client.Client, in ChargeInput) (client.WorkflowRun, error) {
-	options := ChargeOptions(in)
+func (n Names) StartCharge(ctx context.Context, c client.Client, in ChargeInput) (client.WorkflowRun, error) {
+	options := n.ChargeOptions(in)
 	run, err := c.ExecuteWorkflow(ctx, options, ChargeSubscriptionName, in)
 	var completed *serviceerror.WorkflowExecutionAlreadyStarted
 	if !errors.As(err, &completed) {
@@ -89,13 +122,38 @@ func StartCharge(ctx context.Context, c client.Client, in ChargeInput) (client.W
 	// It has charged, yet the ledger did not show it when we looked. Either it
 	// was just settling, and running again only reads the ledger; or the database
 	// is older than the order (a restored backup), and then the order's own
-	// request id, which the history has kept, must be repeated, not ours.
+	// request id, which the history has kept, must be repeated, not ours; or
+	// another installation has charged, and that is nothing of ours.
 	var charged billing.Charge
 	if err := c.GetWorkflow(ctx, options.ID, completed.RunId).Get(ctx, &charged); err != nil {
 		return nil, err
 	}
-	in.RequestID = charged.RequestID
-	options = ChargeOptions(in)
+	asked, err := inputOf(ctx, c, options.ID, completed.RunId)
+	if err != nil {
+		return nil, err
+	}
+	if asked.Installation == in.Installation {
+		in.RequestID = charged.RequestID
+	}
+	options = n.ChargeOptions(in)
 	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
 	return c.ExecuteWorkflow(ctx, options, ChargeSubscriptionName, in)
+}
+
+// inputOf reads the input of a charge from its history. It is the zero value where the
+// workflow was started by hand, with something else.
+func inputOf(ctx context.Context, c client.Client, workflowID, runID string) (in ChargeInput, err error) {
+	events := c.GetWorkflowHistory(ctx, workflowID, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	if !events.HasNext() {
+		return in, nil
+	}
+	started, err := events.Next()
+	if err != nil {
+		return in, err
+	}
+	input := started.GetWorkflowExecutionStartedEventAttributes().GetInput()
+	if converter.GetDefaultDataConverter().FromPayloads(input, &in) != nil {
+		return ChargeInput{}, nil
+	}
+	return in, nil
 }

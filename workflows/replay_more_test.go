@@ -31,8 +31,9 @@ func TestRecordAChargeTakenUpAgain(t *testing.T) {
 	t.Parallel()
 	db, server, c := chargingServer(t)
 	charge := func(requestID billing.RequestID) client.WorkflowRun {
-		run, err := workflows.StartCharge(t.Context(), c, workflows.ChargeInput{
+		run, err := workflows.Names("").StartCharge(t.Context(), c, workflows.ChargeInput{
 			SubscriptionID: "s", Period: november(t), RequestID: requestID, RequireEligible: true, ClubID: 1,
+			Installation: modelstest.Installation,
 		})
 		require.NoError(t, err)
 		var charged billing.Charge
@@ -54,8 +55,8 @@ func TestRecordACancelledCharge(t *testing.T) {
 	t.Parallel()
 	_, server, c := chargingServer(t)
 	server.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
-	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1}
-	run, err := workflows.StartCharge(t.Context(), c, in)
+	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+	run, err := workflows.Names("").StartCharge(t.Context(), c, in)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(server.Calls()) >= 3 }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, c.CancelWorkflow(t.Context(), run.GetID(), run.GetRunID()))
@@ -69,15 +70,15 @@ func TestRecordACancelledCharge(t *testing.T) {
 // nothing, where no schedule has started it.
 func TestRecordScheduledRuns(t *testing.T) {
 	month := period(t, "2024-01") // its time has been
-	schedule := workflows.Schedule{Day: 1, Hour: 6, Zone: time.UTC}
+	schedule := workflows.Schedule{Day: 1, Hour: 6, Zone: time.UTC, Installation: modelstest.Installation}
 	for name, prepare := range map[string]func(*testing.T, client.Client){
 		"started": func(*testing.T, client.Client) {},
 		"already-running": func(t *testing.T, c client.Client) {
-			in := workflows.RunInput{Period: month, Settings: billing.RunSettings{OrdersPerSecond: 0.01}}
-			_, err := c.ExecuteWorkflow(t.Context(), workflows.RunOptions(in), workflows.BillingRunName, in)
+			in := workflows.RunInput{Period: month, Settings: billing.RunSettings{OrdersPerSecond: 0.01}, Installation: modelstest.Installation}
+			_, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
 			require.NoError(t, err)
 			handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
-				WorkflowID: workflows.RunWorkflowID(month), UpdateName: workflows.PauseUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
+				WorkflowID: workflows.Names("").RunWorkflowID(month), UpdateName: workflows.PauseUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
 			})
 			require.NoError(t, err)
 			require.NoError(t, handle.Get(t.Context(), nil))
@@ -92,7 +93,7 @@ func TestRecordScheduledRuns(t *testing.T) {
 			times, _, err := schedule.Backfill(month, month, schedule.NominalTime(month))
 			require.NoError(t, err)
 			require.NoError(t, handle.Backfill(t.Context(), client.ScheduleBackfillOptions{Backfill: times}))
-			id := workflows.ScheduledRunID + "-" + schedule.NominalTime(month).UTC().Format(time.RFC3339)
+			id := workflows.Names("").ScheduledRunID() + "-" + schedule.NominalTime(month).UTC().Format(time.RFC3339)
 			var out workflows.ScheduledRunOutput
 			require.Eventually(t, func() bool {
 				return c.GetWorkflow(t.Context(), id, "").Get(t.Context(), &out) == nil
@@ -106,7 +107,7 @@ func TestRecordScheduledRuns(t *testing.T) {
 	t.Run("not-scheduled", func(t *testing.T) {
 		t.Parallel()
 		_, _, c := chargingServer(t)
-		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "by-hand", TaskQueue: workflows.TaskQueue},
+		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "by-hand", TaskQueue: workflows.Names("").TaskQueue()},
 			workflows.ScheduledRunName, workflows.ScheduledRunInput{Timezone: "UTC"})
 		require.NoError(t, err)
 		require.ErrorContains(t, run.Get(t.Context(), nil), "no schedule has started this")

@@ -85,7 +85,7 @@ func pauseAndCancel(t *testing.T, c client.Client, _ modelstest.Database) {
 
 func awaitPauseAndCancel(t *testing.T, c client.Client, _ modelstest.Database) {
 	require.Eventually(t, func() bool {
-		value, err := c.QueryWorkflow(t.Context(), workflows.RunWorkflowID(november(t)), "", workflows.ProgressQuery)
+		value, err := c.QueryWorkflow(t.Context(), workflows.Names("").RunWorkflowID(november(t)), "", workflows.ProgressQuery)
 		var p billing.Progress
 		return err == nil && value.Get(&p) == nil && p.State == billing.RunPaused
 	}, 60*time.Second, 50*time.Millisecond)
@@ -94,7 +94,7 @@ func awaitPauseAndCancel(t *testing.T, c client.Client, _ modelstest.Database) {
 
 func cancelFromOutside(t *testing.T, c client.Client, _ modelstest.Database) {
 	update(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 10}) // answered once the run is recorded
-	require.NoError(t, c.CancelWorkflow(t.Context(), workflows.RunWorkflowID(november(t)), ""))
+	require.NoError(t, c.CancelWorkflow(t.Context(), workflows.Names("").RunWorkflowID(november(t)), ""))
 }
 
 // replaceTheLedger has the database be another one, for all that the run can tell.
@@ -118,7 +118,7 @@ func activitiesOf(h *history.History, activity string) (n int) {
 func update(t *testing.T, c client.Client, name string, args ...any) {
 	t.Helper()
 	handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
-		WorkflowID: workflows.RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: workflows.Names("").RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	require.NoError(t, err)
 	require.NoError(t, handle.Get(t.Context(), &billing.Progress{}))
@@ -131,8 +131,8 @@ func runOnServer(t *testing.T, db modelstest.Database, settings billing.RunSetti
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	server.SetFaults(faults...)
 	c := startWorker(t, db, server, activities.Policy{Idempotent: true, RetryFor: time.Minute, ShopTimeout: 5 * time.Second})
-	in := workflows.RunInput{Period: november(t), Settings: settings}
-	run, err := c.ExecuteWorkflow(t.Context(), workflows.RunOptions(in), workflows.BillingRunName, in)
+	in := workflows.RunInput{Period: november(t), Settings: settings, Installation: modelstest.Installation}
+	run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
 	require.NoError(t, err)
 	if operate != nil {
 		operate(t, c, db)
@@ -177,9 +177,9 @@ func startWorkerIn(t *testing.T, db modelstest.Database, server *shoptest.Server
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c), log)
+	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c, ""), log)
 	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
-	go func() { ended <- worker.New(c, acts, 20*time.Second).Run(ctx, c, namespace, log) }()
+	go func() { ended <- worker.New(c, "", acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)

@@ -188,8 +188,8 @@ func chargeOnServer(t *testing.T, db modelstest.Database, policy activities.Poli
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	server.SetFaults(faults...)
 	c := startWorker(t, db, server, policy)
-	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1}
-	run, err := c.ExecuteWorkflow(t.Context(), workflows.ChargeOptions(in), workflows.ChargeSubscriptionName, in)
+	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+	run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").ChargeOptions(in), workflows.ChargeSubscriptionName, in)
 	require.NoError(t, err)
 	_ = run.Get(t.Context(), &billing.Charge{}) // failures are histories, too
 	return historyOf(t, c, run.GetID(), run.GetRunID())

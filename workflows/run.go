@@ -72,6 +72,8 @@ type RunInput struct {
 	Period   billing.Period      `json:"period"`
 	Settings billing.RunSettings `json:"settings"`
 	State    *runState           `json:"state,omitempty"`
+	// Installation is the id of the one that asks; another one's worker refuses.
+	Installation string `json:"installation"`
 }
 
 // pageRange is a page that is still to be charged.
@@ -101,15 +103,12 @@ type runState struct {
 	Exceptions []string `json:"exceptions,omitempty"`
 }
 
-// RunWorkflowID names the one run that may charge a period at a time.
-func RunWorkflowID(period billing.Period) string { return "billing-run/" + period.String() }
-
 // RunOptions start BillingRun. A second start while it runs is an error; a run
 // that has ended may be followed by another, which charges what is missing.
-func RunOptions(in RunInput) client.StartWorkflowOptions {
+func (n Names) RunOptions(in RunInput) client.StartWorkflowOptions {
 	return client.StartWorkflowOptions{
-		ID:                                       RunWorkflowID(in.Period),
-		TaskQueue:                                TaskQueue,
+		ID:                                       n.RunWorkflowID(in.Period),
+		TaskQueue:                                n.TaskQueue(),
 		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
@@ -220,6 +219,7 @@ func (r *billingRun) run(ctx workflow.Context) (*billing.Progress, error) {
 func (r *billingRun) begin(ctx workflow.Context) error {
 	in := activities.StartRunInput{
 		Period: r.in.Period, ExecutionID: workflow.GetInfo(ctx).FirstRunID, Settings: r.in.Settings.WithDefaults(),
+		Installation: r.in.Installation,
 	}
 	return workflow.ExecuteActivity(planOptions(ctx, "record the run and count who is due"), acts.StartRun, in).Get(ctx, &r.state.Run)
 }
@@ -257,7 +257,7 @@ func (r *billingRun) recall(ctx workflow.Context) (out activities.RecallChargesO
 	}
 	ctx, stop := workflow.WithCancel(pageOptions(ctx, "put back what a restored database has forgotten"))
 	defer stop()
-	recalled := workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run})
+	recalled := workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run, Installation: r.in.Installation})
 	// Without Temporal's list it takes until that is back; a cancel must not wait for it.
 	err = workflow.Await(ctx, func() bool { return recalled.IsReady() || r.over() })
 	if err != nil || !recalled.IsReady() {
@@ -338,6 +338,7 @@ func (r *billingRun) plan(ctx workflow.Context) error {
 	var planned activities.PlanRunOutput
 	err := workflow.ExecuteActivity(planOptions(ctx, "cut pages after "+r.state.PlannedTo), acts.PlanRun, activities.PlanRunInput{
 		Period: r.in.Period, After: r.state.PlannedTo, PageSize: r.state.Run.Settings.PageSize, Pages: plannedPages,
+		Installation: r.in.Installation,
 	}).Get(ctx, &planned)
 	if err != nil {
 		return err
@@ -379,6 +380,7 @@ func (r *billingRun) dispatch(ctx workflow.Context) {
 	in := activities.ChargePageInput{
 		Run: r.state.Run, Number: next.Number, After: next.After, UpTo: next.UpTo,
 		Concurrency: max(1, settings.Concurrency/parallelPages), Incarnation: r.state.Incarnation,
+		Installation: r.in.Installation,
 	}
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		defer func() { r.pages, r.events = r.pages-1, r.events+1 }()
@@ -456,6 +458,7 @@ func (r *billingRun) startExceptions(ctx workflow.Context) {
 
 func (r *billingRun) startCharges(ctx workflow.Context, in activities.StartChargesInput) {
 	in.RunID, in.Period, in.By, in.Incarnation = r.state.Run.ID, r.in.Period, r.state.By, r.state.Incarnation
+	in.Installation = r.in.Installation
 	r.starting = true
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		defer func() { r.starting, r.events = false, r.events+1 }()
@@ -539,7 +542,7 @@ func (r *billingRun) agree(ctx workflow.Context) error {
 }
 
 func (r *billingRun) controlLocked(ctx workflow.Context, in activities.ControlRunInput) error {
-	in.RunID = r.state.Run.ID
+	in.RunID, in.Installation = r.state.Run.ID, r.in.Installation
 	what := string(in.State)
 	if in.OrdersPerSecond != nil {
 		what = fmt.Sprintf("pace %g orders/s", *in.OrdersPerSecond)
@@ -578,7 +581,7 @@ func (r *billingRun) refresh(ctx workflow.Context) {
 	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("count"))
 	var out activities.ProgressOutput
 	known := r.state.Incarnation
-	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run}).Get(ctx, &out)
+	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run, Installation: r.in.Installation}).Get(ctx, &out)
 	if err != nil {
 		r.fail(err)
 		return

@@ -16,13 +16,8 @@ import (
 	"drayman/billing"
 )
 
-// Names of the monthly schedule. Temporal appends the nominal time to the id of
-// the workflow, so that each month has one of its own.
-const (
-	ScheduleID       = "billing-run"
-	ScheduledRunName = "ScheduledRun"
-	ScheduledRunID   = "scheduled-run"
-)
+// ScheduledRunName is the type of the workflow that the schedule starts.
+const ScheduledRunName = "ScheduledRun"
 
 // scheduleCatchUp is how late a month may be started when Temporal was down at
 // its time. At most two nominal times lie within 31 days, and the overlap policy
@@ -37,6 +32,9 @@ var nominalTimeKey = temporal.NewSearchAttributeKeyTime("TemporalScheduledStartT
 type ScheduledRunInput struct {
 	Timezone string              `json:"timezone"`
 	Settings billing.RunSettings `json:"settings"`
+	// Installation is the id of the one whose months are billed, Names are its names.
+	Installation string `json:"installation"`
+	Names        Names  `json:"installation_name,omitempty"`
 }
 
 // ScheduledRunOutput says which month was started.
@@ -59,9 +57,10 @@ func ScheduledRun(ctx workflow.Context, in ScheduledRunInput) (*ScheduledRunOutp
 	if err != nil {
 		return nil, err
 	}
-	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Starts `%s`.", RunWorkflowID(period)))
-	out, start := &ScheduledRunOutput{Period: period}, RunInput{Period: period, Settings: in.Settings.WithDefaults()}
-	run := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, scheduledChildOptions(start)), BillingRunName, start)
+	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Starts `%s`.", in.Names.RunWorkflowID(period)))
+	out := &ScheduledRunOutput{Period: period}
+	start := RunInput{Period: period, Settings: in.Settings.WithDefaults(), Installation: in.Installation}
+	run := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, in.Names.scheduledChildOptions(start)), BillingRunName, start)
 	// An abandoned child that is not awaited may never start.
 	err = run.GetChildWorkflowExecution().Get(ctx, nil)
 	var running *temporal.ChildWorkflowExecutionAlreadyStartedError
@@ -72,11 +71,11 @@ func ScheduledRun(ctx workflow.Context, in ScheduledRunInput) (*ScheduledRunOutp
 	return out, err
 }
 
-// scheduledChildOptions are [RunOptions] for a child: it is the same run, however
+// scheduledChildOptions are [Names.RunOptions] for a child: it is the same run, however
 // it is started. A child cannot be told what to do about one that runs already;
 // it then fails to start, which is as well.
-func scheduledChildOptions(in RunInput) workflow.ChildWorkflowOptions {
-	o := RunOptions(in)
+func (n Names) scheduledChildOptions(in RunInput) workflow.ChildWorkflowOptions {
+	o := n.RunOptions(in)
 	return workflow.ChildWorkflowOptions{
 		WorkflowID:            o.ID,
 		TaskQueue:             o.TaskQueue,
@@ -115,6 +114,9 @@ type Schedule struct {
 	Hour     int // 0 to 23, in the zone
 	Zone     *time.Location
 	Settings billing.RunSettings // a zero field takes its default when a run starts
+	// Installation is the id of the one whose months it bills, Names are its names.
+	Installation string
+	Names        Names
 }
 
 // Limits of a schedule. gapYears is how far ahead the zone's clock changes are
@@ -194,7 +196,7 @@ func (s Schedule) Backfill(from, to billing.Period, now time.Time) ([]client.Sch
 // Options make the schedule. Its note is left for the reason of a pause.
 func (s Schedule) Options() client.ScheduleOptions {
 	return client.ScheduleOptions{
-		ID:            ScheduleID,
+		ID:            s.Names.ScheduleID(),
 		Spec:          s.spec(),
 		Action:        s.action(),
 		Overlap:       enumspb.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE,
@@ -216,10 +218,12 @@ func (s Schedule) spec() client.ScheduleSpec {
 
 func (s Schedule) action() *client.ScheduleWorkflowAction {
 	return &client.ScheduleWorkflowAction{
-		ID:            ScheduledRunID,
-		Workflow:      ScheduledRunName,
-		Args:          []any{ScheduledRunInput{Timezone: s.Zone.String(), Settings: s.Settings}},
-		TaskQueue:     TaskQueue,
+		ID:       s.Names.ScheduledRunID(),
+		Workflow: ScheduledRunName,
+		Args: []any{ScheduledRunInput{
+			Timezone: s.Zone.String(), Settings: s.Settings, Installation: s.Installation, Names: s.Names,
+		}},
+		TaskQueue:     s.Names.TaskQueue(),
 		StaticSummary: "Starts the billing run of its month",
 	}
 }
@@ -243,12 +247,13 @@ func (s Schedule) Revise(in client.ScheduleUpdateInput) (*client.ScheduleUpdate,
 // is reports whether the description is what [Schedule.Options] makes.
 func (s Schedule) is(d client.ScheduleDescription) bool {
 	found, err := ParseSchedule(d)
-	if err != nil || found.Day != s.Day || found.Hour != s.Hour || found.Zone.String() != s.Zone.String() || found.Settings != s.Settings {
+	if err != nil || found.Day != s.Day || found.Hour != s.Hour || found.Zone.String() != s.Zone.String() || found.Settings != s.Settings ||
+		found.Installation != s.Installation || found.Names != s.Names {
 		return false
 	}
 	action, ok := d.Schedule.Action.(*client.ScheduleWorkflowAction)
 	policy := d.Schedule.Policy
-	return ok && action.ID == ScheduledRunID && action.TaskQueue == TaskQueue &&
+	return ok && action.ID == s.Names.ScheduledRunID() && action.TaskQueue == s.Names.TaskQueue() &&
 		policy.Overlap == enumspb.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE && policy.CatchupWindow == scheduleCatchUp && !policy.PauseOnFailure
 }
 
@@ -266,7 +271,10 @@ func ParseSchedule(d client.ScheduleDescription) (Schedule, error) {
 		return Schedule{}, errors.New("its times have been changed by other means")
 	}
 	zone, err := time.LoadLocation(spec.TimeZoneName)
-	return Schedule{Day: single(spec.Calendars[0].DayOfMonth), Hour: single(spec.Calendars[0].Hour), Zone: zone, Settings: in.Settings}, err
+	return Schedule{
+		Day: single(spec.Calendars[0].DayOfMonth), Hour: single(spec.Calendars[0].Hour), Zone: zone, Settings: in.Settings,
+		Installation: in.Installation, Names: in.Names,
+	}, err
 }
 
 // isMonthly reports whether there is one time a month, at a full hour.

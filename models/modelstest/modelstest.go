@@ -43,7 +43,22 @@ func SQLite(t testing.TB) Database {
 	t.Cleanup(func() { _ = pool.Close() })
 	_, err = migrations.Up(t.Context(), pool, migrations.SQLite)
 	require.NoError(t, err)
-	return Database{URL: "sqlite:" + path, Dialect: models.SQLite, Pool: pool}
+	d := Database{URL: "sqlite:" + path, Dialect: models.SQLite, Pool: pool}
+	d.makeInstallation(t)
+	return d
+}
+
+// Installation is the id of the installation that every database here is.
+const Installation = "the-installation-of-tests"
+
+// makeInstallation does what `drayman migrate up` does after the migrations.
+func (d Database) makeInstallation(t testing.TB) {
+	t.Helper()
+	store, err := models.Open(t.Context(), d.URL, models.Options{})
+	require.NoError(t, err)
+	defer store.Close()
+	require.NoError(t, store.MakeInstallation(t.Context()))
+	d.Exec(t, "UPDATE installation SET id = $1", Installation)
 }
 
 // connections of a Store: the tests of several packages share a server.

@@ -40,6 +40,7 @@ func Postgres(t testing.TB) Database {
 	d.Pool, err = sql.Open("pgx", d.URL)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Pool.Close() })
+	d.makeInstallation(t)
 	return d
 }
 

@@ -1,0 +1,49 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// InstallationView is the database that this API serves.
+type InstallationView struct {
+	ID        string `json:"id" doc:"made at random by drayman migrate up" example:"5f0c1c1e-6f0e-4a47-9d0c-3c1f6b7a9d11"`
+	Name      string `json:"name" doc:"INSTALLATION, under which it charges; empty by default" example:"staging"`
+	MayCharge bool   `json:"may_charge" doc:"false: the database is a copy, or was restored or moved, and nobody has adopted it"`
+	Refusal   string `json:"refusal,omitempty" doc:"why nobody is charged, and what to do"`
+}
+
+func (a *api) registerInstallation(h huma.API) {
+	huma.Register(h, operation(http.MethodGet, "/installation", "get-installation", "Read which installation this is",
+		"Its id stands in the inputs of all workflows, its name in their ids. A database that was copied, restored or moved "+
+			"charges nobody until a person runs drayman adopt."), a.getInstallation)
+}
+
+type installationOutput struct{ Body InstallationView }
+
+func (a *api) getInstallation(ctx context.Context, _ *struct{}) (*installationOutput, error) {
+	found, err := a.store.Installation(ctx)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	view := InstallationView{ID: found.ID, Name: found.Name, MayCharge: true}
+	if err := found.MayCharge(); err != nil {
+		view.MayCharge, view.Refusal = false, a.problem(ctx, err).Detail
+	}
+	return &installationOutput{Body: view}, nil
+}
+
+// charging returns the id of the installation, or why it charges nobody. What would be
+// refused at the claim never reaches Temporal.
+func (a *api) charging(ctx context.Context) (string, error) {
+	found, err := a.store.Installation(ctx)
+	if err == nil {
+		err = found.MayCharge()
+	}
+	if err != nil {
+		return "", a.problem(ctx, err)
+	}
+	return found.ID, nil
+}
