@@ -66,7 +66,7 @@ func TestStatusAndCheck(t *testing.T) {
 			require.Zero(t, step.AppliedAt)
 		}
 		require.EqualError(t, migrations.Check(t.Context(), d.db, d.dialect),
-			"the database's schema is at version 0 and version 7 is needed: run `drayman migrate up`")
+			"the database's schema is at version 0 and version 9 is needed: run `drayman migrate up`")
 		require.Equal(t, empty, dump(t, d), "Status and Check must not write")
 
 		up(t, d)
@@ -87,8 +87,8 @@ func TestCheckTellsADeadDatabaseFromAnOldOne(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d database) {
 		up(t, d)
-		exec(t, d.db, "DELETE FROM drayman_migration WHERE version_id = 7")
-		require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "at version 6 and version 7 is needed")
+		exec(t, d.db, "DELETE FROM drayman_migration WHERE version_id = 9")
+		require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "at version 8 and version 9 is needed")
 
 		require.NoError(t, d.db.Close())
 		require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "cannot be read")

@@ -9,12 +9,19 @@ import (
 	"time"
 )
 
-// baseline is the step that makes the six approved tables, and ledger the one
-// that makes the first table of ours.
-const (
-	baseline = int64(1)
-	ledger   = int64(2)
-)
+// baseline is the step that makes the six approved tables.
+const baseline = int64(1)
+
+// ours are our own tables and the steps that make them.
+var ours = []struct {
+	table, what string
+	step        int64
+}{
+	{"charge", "ledger", 2},
+	{"billing_run", "list of runs", 7},
+	{"audit", "audit", 8},
+	{"installation", "installation", 9},
+}
 
 // approved are the six tables of the baseline, in the order of their names.
 var approved = []string{
@@ -73,14 +80,16 @@ func survey(ctx context.Context, q querier, d Dialect) (found, error) {
 		}
 	}
 	var findings []string
-	if _, ours := f.applied[baseline]; !ours {
+	if _, known := f.applied[baseline]; !known {
 		if findings, err = refuse(ctx, q, d, names); err != nil {
 			return found{}, fmt.Errorf("reading the schema, nothing was changed: %w", err)
 		}
 		f.takeOver = names[alembicTable]
 	}
-	if f.version() < ledger && names["charge"] {
-		findings = append(findings, "found: a charge that is not Drayman's ledger")
+	for _, o := range ours {
+		if f.version() < o.step && names[o.table] {
+			findings = append(findings, fmt.Sprintf("found: a table %s that is not Drayman's %s", o.table, o.what))
+		}
 	}
 	if len(findings) > 0 {
 		return found{}, &Refusal{Findings: findings}
@@ -121,7 +130,11 @@ func refuse(ctx context.Context, q querier, d Dialect, names map[string]bool) ([
 // relations returns which names of interest are taken in the schema, by whatever
 // kind of relation.
 func relations(ctx context.Context, q querier, d Dialect) (map[string]bool, error) {
-	wanted := "'" + strings.Join(append(slices.Clone(approved), alembicTable, versionTable, "charge"), "', '") + "'"
+	known := append(slices.Clone(approved), alembicTable, versionTable)
+	for _, o := range ours {
+		known = append(known, o.table)
+	}
+	wanted := "'" + strings.Join(known, "', '") + "'"
 	query := `SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = current_schema() AND c.relname IN (` + wanted + `)`
 	if d == SQLite {

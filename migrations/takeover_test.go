@@ -86,8 +86,9 @@ func TestUpRefusesWhatItDoesNotKnow(t *testing.T) {
 		"a check":                {"ALTER TABLE club ADD CHECK (store_sku > 0)", "found: constraint on club: CHECK ((store_sku > 0))"},
 		"a unique constraint":    {"ALTER TABLE subscription ADD UNIQUE (club_id, customer_store_id)", "found: constraint on subscription: UNIQUE (club_id, customer_store_id)"},
 		"a unique index":         {"CREATE UNIQUE INDEX x ON subscription (club_id, customer_store_id)", "found: unique index on subscription: CREATE UNIQUE INDEX x"},
-		"a charge table":         {"CREATE TABLE charge (id integer)", "found: a charge that is not Drayman's ledger"},
-		"a charge table, no six": {"DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE charge (id integer)", "found: a charge that is not Drayman's ledger"},
+		"a charge table":         {"CREATE TABLE charge (id integer)", "found: a table charge that is not Drayman's ledger"},
+		"another's audit":        {"CREATE TABLE audit (id integer)", "found: a table audit that is not Drayman's audit"},
+		"a charge table, no six": {"DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE charge (id integer)", "found: a table charge that is not Drayman's ledger"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -152,7 +153,7 @@ func TestUpGoesOnAfterAnEmptyVersionTable(t *testing.T) {
 				INSERT INTO drayman_migration (version_id, is_applied) VALUES (0, true)`)
 
 			require.EqualValues(t, latest, up(t, d).Version)
-			require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7"}, lines(t, d.db, "SELECT version_id::text FROM drayman_migration ORDER BY id"))
+			require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, lines(t, d.db, "SELECT version_id::text FROM drayman_migration ORDER BY id"))
 		})
 	}
 }
@@ -208,7 +209,8 @@ func withoutOurs(lines []string) []string {
 	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
 		_, rest, _ := strings.Cut(line, " ")
 		own := func(name string) bool {
-			return strings.HasPrefix(name, "drayman_") || strings.HasPrefix(name, "charge") || strings.HasPrefix(name, "billing_run")
+			return slices.ContainsFunc([]string{"drayman_", "charge", "billing_run", "audit", "installation"},
+				func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 		}
 		_, on, _ := strings.Cut(line, " on ")
 		return own(rest) || own(on)
