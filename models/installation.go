@@ -62,7 +62,7 @@ func (s *Store) MakeInstallation(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = tx.Exec("INSERT INTO installation (id, name, seat, made_at) VALUES (?, ?, "+s.here()+", ?) ON CONFLICT DO NOTHING",
+		err = tx.Exec("INSERT INTO installation (only_row, id, name, seat, made_at) VALUES (1, ?, ?, "+s.here()+", ?) ON CONFLICT DO NOTHING",
 			uuid.NewString(), s.name, timestamp{now}).Error
 		if err != nil {
 			return fmt.Errorf("making the installation: %w", err)

@@ -165,10 +165,35 @@ func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace s
 	env.SetTestTimeout(time.Minute)
 	env.RegisterActivity(acts)
 	return func() (out activities.RecallChargesOutput, err error) {
-		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run, Installation: modelstest.Installation})
+		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run, Installation: db.Lines(t, "SELECT id FROM installation")[0]})
 		if err == nil {
 			err = value.Get(&out)
 		}
 		return out, err
 	}
+}
+
+// Two installations share a namespace: each recalls what it has asked for itself.
+func TestRecall_LeavesOutOtherInstallations(t *testing.T) {
+	t.Parallel()
+	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: 5 * time.Second}
+	live, same, other := modelstest.Postgres(t), modelstest.Postgres(t), modelstest.Postgres(t)
+	for _, db := range []modelstest.Database{live, same, other} {
+		db.AddClub(t, 1, 1)
+		db.AddSubscription(t, "s", 1, "anna")
+	}
+	other.Exec(t, "UPDATE installation SET id = 'another'")
+	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
+	temporal, namespace := startWorkerIn(t, live, server, policy)
+	chargeAs(t, temporal, server, "s", remembered{charged: true})
+
+	recallSame, recallOther := recaller(t, same, temporal, namespace, policy), recaller(t, other, temporal, namespace, policy)
+	require.Eventually(t, func() bool { // visibility may lag
+		out, err := recallSame()
+		return err == nil && out.Recalled == 1
+	}, time.Minute, 100*time.Millisecond)
+	out, err := recallOther()
+	require.NoError(t, err)
+	require.Zero(t, out.Recalled)
+	require.Empty(t, other.Lines(t, "SELECT request_id FROM charge"))
 }

@@ -4,7 +4,7 @@
 -- in. `drayman migrate up` makes the row, `drayman adopt` changes it. A program that
 -- finds another seat or name has a copy before it, and charges nobody.
 CREATE TABLE installation (
-  only_row integer PRIMARY KEY DEFAULT 1 CONSTRAINT installation_only_row CHECK (only_row = 1),
+  only_row integer PRIMARY KEY CONSTRAINT installation_only_row CHECK (only_row = 1),
   id varchar(36) NOT NULL,
   name varchar(32) NOT NULL,
   seat varchar(128) NOT NULL,

@@ -23,15 +23,35 @@ import (
 // otherwise: real databases do so.
 func Postgres(t testing.TB) Database {
 	t.Helper()
+	requireServer(t)
+	template, err := template()
+	require.NoError(t, err)
+	d := create(t, quoted(template.name))
+	d.makeInstallation(t)
+	return d
+}
+
+// Empty makes a database on the same server that has not been migrated.
+func Empty(t testing.TB) Database {
+	t.Helper()
+	requireServer(t)
+	return create(t, "template0 ENCODING 'UTF8' LOCALE 'C'")
+}
+
+func requireServer(t testing.TB) {
+	t.Helper()
 	if os.Getenv("TEST_DATABASE_URL") == "" {
 		t.Fatal("TEST_DATABASE_URL is not set: run the tests with `make test`, which starts PostgreSQL")
 	}
-	template, err := template()
-	require.NoError(t, err)
+}
+
+// create makes a database out of a template, and drops it when the test ends.
+func create(t testing.TB, template string) Database {
+	t.Helper()
 	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
 	require.NoError(t, err)
 	name := "drayman_test_" + strings.ToLower(rand.Text())
-	onServer(t, server, "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(template.name))
+	onServer(t, server, "CREATE DATABASE "+quoted(name)+" TEMPLATE "+template)
 	t.Cleanup(func() {
 		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)")
 		require.NoError(t, server.Close())
@@ -40,7 +60,6 @@ func Postgres(t testing.TB) Database {
 	d.Pool, err = sql.Open("pgx", d.URL)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = d.Pool.Close() })
-	d.makeInstallation(t)
 	return d
 }
 
@@ -64,6 +83,24 @@ func urlOf(database string) string {
 	}
 	u.Path = "/" + database
 	return u.String()
+}
+
+// WithPlainRole makes a role that may read and write the rows of all tables and nothing
+// else, and returns the database's URL as that role.
+func (d Database) WithPlainRole(t testing.TB) string {
+	t.Helper()
+	role := "drayman_test_" + strings.ToLower(rand.Text())
+	for _, statement := range []string{
+		"CREATE ROLE " + role + " LOGIN",
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + role,
+	} {
+		d.Exec(t, statement)
+	}
+	t.Cleanup(func() { onServer(t, d.Pool, "DROP OWNED BY "+role, "DROP ROLE "+role) })
+	address, err := url.Parse(d.URL)
+	require.NoError(t, err)
+	address.User = url.User(role)
+	return address.String()
 }
 
 const templatePrefix = "drayman_template_"
