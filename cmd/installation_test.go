@@ -249,9 +249,12 @@ func TestInstallation_TwoNamesShareANamespace(t *testing.T) {
 	for number := 1; number <= n/2; number++ {
 		for _, api := range apis {
 			all.Go(func() {
-				a, err := send(http.MethodPost, chargeURL(api, number, fmt.Sprint("r-", number)), "", "Prefer", "wait=60")
-				if err != nil || a.Code != http.StatusOK {
-					t.Errorf("charge %d at %s: %d %v %v", number, api, a.Code, a.Body, err)
+				var a answer
+				for deadline := time.Now().Add(time.Minute); a.Code != http.StatusOK && time.Now().Before(deadline); {
+					a, _ = send(http.MethodPost, chargeURL(api, number, fmt.Sprint("r-", number)), "", "Prefer", "wait=20")
+				}
+				if a.Code != http.StatusOK {
+					t.Errorf("charge %d at %s: %d %v", number, api, a.Code, a.Body)
 				}
 			})
 		}
