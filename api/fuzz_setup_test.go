@@ -42,7 +42,7 @@ type besieged struct {
 	dirty    bool   // something was written since the rows were as at first
 }
 
-func besiege(f *testing.F) *besieged {
+func besiege(f testing.TB) *besieged {
 	f.Helper()
 	b := &besieged{db: modelstest.SQLite(f), temporal: &refusing{}}
 	b.db.AddClub(f, 1, 7)

@@ -132,9 +132,13 @@ func init() {
 // is the caller's end of the line, but huma calls it a 500.
 const bodyCut = "cannot read request body"
 
-// problemOf gives huma's own errors their codes.
+// problemOf gives huma's own errors their codes. A resolver's problem goes before
+// them.
 func problemOf(status int, message string, errs []error) *Problem {
+	var made *Problem
 	switch {
+	case errors.As(errors.Join(errs...), &made):
+		return made
 	case message == bodyCut:
 		return newProblem(codeBadRequest, "the body did not come whole; send the request again")
 	case status == http.StatusUnsupportedMediaType:
