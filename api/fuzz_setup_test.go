@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"drayman/api"
+	"drayman/guard"
 	"drayman/models"
 	"drayman/models/modelstest"
 )
@@ -64,6 +65,7 @@ func besiege(f testing.TB) *besieged {
 	store := b.db.Open(f, func() time.Time { return fuzzTime })
 	b.handler = api.New(api.Config{
 		Store: store, Temporal: temporal, Zone: time.UTC, ChargeWait: time.Millisecond, RequireEligible: true,
+		Guard: guard.Policy{Hosts: []string{"drayman.example"}},
 		Ready: store.Ping, IsUnavailable: models.IsUnavailable, Version: "test",
 	})
 	b.version = b.contentVersion(f)

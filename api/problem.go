@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"drayman/billing"
+	"drayman/guard"
 )
 
 // Problem is an error response after RFC 9457. Code is the stable name by which
@@ -44,6 +45,8 @@ const (
 	codeTemporalUnavailable billing.Code = "temporal_unavailable"
 	codeChargeInterrupted   billing.Code = "charge_interrupted"
 	codeNotReady            billing.Code = "not_ready"
+	codeCrossOrigin         billing.Code = "cross_origin"
+	codeHostNotServed       billing.Code = "host_not_served"
 )
 
 // statusOf is the one table from codes to HTTP.
@@ -74,6 +77,8 @@ var statusOf = map[billing.Code]int{
 	codeTemporalUnavailable:          http.StatusServiceUnavailable,
 	codeChargeInterrupted:            http.StatusServiceUnavailable,
 	codeNotReady:                     http.StatusServiceUnavailable,
+	codeCrossOrigin:                  guard.ForeignOrigin.Status,
+	codeHostNotServed:                guard.ForeignHost.Status,
 }
 
 // retryAfterSeconds is what a 503 asks for.
