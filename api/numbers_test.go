@@ -59,7 +59,7 @@ func TestClub_NumberOutOfRangeIsNotFound(t *testing.T) {
 
 // schema is what the test reads of a schema in the OpenAPI document.
 type schema struct {
-	Type       any // a string, or a list of them
+	Type       any    // a string, or a list of them
 	Ref        string `json:"$ref"`
 	Properties map[string]schema
 }
