@@ -30,8 +30,13 @@ func TestPage_ForeignOneIsRefused(t *testing.T) {
 		return response.StatusCode
 	}
 	for _, c := range [][2]string{
-		{http.MethodPut, "/faults"}, {http.MethodDelete, "/faults"}, {http.MethodPost, "/order/r-1"},
-		{http.MethodGet, "/faults"}, {http.MethodGet, "/orders"}, {http.MethodGet, "/calls"}, {http.MethodGet, "/healthz"},
+		{http.MethodPut, "/faults"},
+		{http.MethodDelete, "/faults"},
+		{http.MethodPost, "/order/r-1"},
+		{http.MethodGet, "/faults"},
+		{http.MethodGet, "/orders"},
+		{http.MethodGet, "/calls"},
+		{http.MethodGet, "/healthz"},
 	} {
 		if c[0] != http.MethodGet {
 			require.Equal(t, http.StatusForbidden, ask(c[0], c[1], "", "http://evil.example", "cross-site"), c)
