@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -13,7 +15,20 @@ import (
 
 // ClubPath names a club. huma fills embedded structs only if they are exported.
 type ClubPath struct {
-	ID int32 `path:"id" doc:"the club's id" example:"1" minimum:"0"`
+	ID int `path:"id" doc:"the club's id" example:"1"`
+}
+
+var wholeNumber = regexp.MustCompile(`^[+-]?[0-9]+$`)
+
+// Resolve implements huma.Resolver. A whole number that an int does not hold, or
+// that no id is written like (01, +1), names no club. huma may have cut it to fit,
+// so the text is compared, not the number.
+func (p *ClubPath) Resolve(ctx huma.Context) []error {
+	id := ctx.Param("id")
+	if !wholeNumber.MatchString(id) || id == strconv.Itoa(p.ID) {
+		return nil
+	}
+	return []error{newProblem(billing.CodeClubNotFound, "there is no club "+printable(id))}
 }
 
 // ClubView is a club as it stands now.
@@ -80,7 +95,7 @@ func (a *api) listClubs(ctx context.Context, _ *struct{}) (*clubsOutput, error) 
 type clubOutput struct{ Body ClubView }
 
 func (a *api) getClub(ctx context.Context, in *ClubPath) (*clubOutput, error) {
-	club, err := a.store.Club(ctx, int(in.ID))
+	club, err := a.store.Club(ctx, in.ID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
@@ -103,7 +118,7 @@ func (a *api) subscribe(ctx context.Context, in *subscribeInput) (*subscribeOutp
 	if err := billing.ValidateID("customer_id", in.Body.CustomerID); err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	made, err := a.store.Subscribe(ctx, int(in.ID), in.Body.CustomerID)
+	made, err := a.store.Subscribe(ctx, in.ID, in.Body.CustomerID)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}

@@ -2,6 +2,7 @@
 // transaction (a subscription, a status, a person's resolution), and starts a
 // workflow for everything that touches the shop.
 //
+//	origins.go        web pages: whom the guard refuses, who may read (CORS)
 //	router.go         the engine, limits, both slash forms, 404 and 405
 //	problem.go        every error, as application/problem+json (RFC 9457)
 //	clubs.go          clubs and subscribing
@@ -19,6 +20,6 @@
 //   - The caller hanging up stops nothing that was started.
 //   - Internals are logged; the caller gets a code and a sentence.
 //
-// The package imports workflows and billing and uses the Temporal client; the
+// The package imports workflows, billing and guard and uses the Temporal client; the
 // database is behind [Store].
 package api

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"drayman/api"
+	"drayman/guard"
 	"drayman/models"
 	"drayman/models/modelstest"
 )
@@ -42,7 +43,7 @@ type besieged struct {
 	dirty    bool   // something was written since the rows were as at first
 }
 
-func besiege(f *testing.F) *besieged {
+func besiege(f testing.TB) *besieged {
 	f.Helper()
 	b := &besieged{db: modelstest.SQLite(f), temporal: &refusing{}}
 	b.db.AddClub(f, 1, 7)
@@ -64,6 +65,7 @@ func besiege(f *testing.F) *besieged {
 	store := b.db.Open(f, func() time.Time { return fuzzTime })
 	b.handler = api.New(api.Config{
 		Store: store, Temporal: temporal, Zone: time.UTC, ChargeWait: time.Millisecond, RequireEligible: true,
+		Guard: guard.Policy{Hosts: []string{"drayman.example"}},
 		Ready: store.Ping, IsUnavailable: models.IsUnavailable, Version: "test",
 	})
 	b.version = b.contentVersion(f)

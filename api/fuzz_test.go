@@ -28,7 +28,7 @@ func hostileJSON() []string {
 		"{\"status_id\":1,\"details\":\"\xed\xa0\x80\"}", `{"status_id":1,"details":"\ud800x"}`,
 		`{"outcome":"charged","note":"order 4711"}`, `{"outcome":"declined","note":"x\ny","by":"Ana"}`, `{"outcome":"declined","note":"\ud800"}`,
 		`{"outcome":"charged","outcome":"declined","note":"x"}`, `{"outcome":"Charged","note":"x"}`, `{"outcome":"charged","note":"`+strings.Repeat("é", 1025)+`"}`,
-		`{"orders_per_second":0.5,"page_size":10,"concurrency":3,"workflow_per_charge":true}`, `{"orders_per_second":1e-9}`, `{"orders_per_second":1e308}`,
+		`{"orders_per_second":0.5,"page_size":10,"concurrency":3,"workflow_per_charge":true}`, `{"orders_per_second":1e-9}`, `{"orders_per_second":1e308}`, `{"orders_per_second":1e-400}`, `{"orders_per_second":-1e-400}`, `{"orders_per_second":0e-400}`,
 		`{"page_size":0}`, `{"page_size":5001}`, `{"concurrency":1e3}`, `{"page_size":10,"page_size":20}`, `{"orders_per_second":-0.0}`, `{"reason":"lunch"}`,
 	)
 }
@@ -176,7 +176,11 @@ func FuzzRun(f *testing.F) {
 		require.NoError(t, settings.Validate())
 		want := billing.RunSettings{}
 		if len(body) > 0 && strings.TrimSpace(string(body)) != "null" {
-			requireFields(t, body, "orders_per_second", "page_size", "concurrency", "workflow_per_charge")
+			fields := requireFields(t, body, "orders_per_second", "page_size", "concurrency", "workflow_per_charge")
+			if pace, ok := fields["orders_per_second"].(json.Number); ok && settings.OrdersPerSecond == 0 {
+				mantissa, _, _ := strings.Cut(strings.ToLower(pace.String()), "e")
+				require.Empty(t, strings.Trim(mantissa, "-0."), "%s was taken for no cap", pace)
+			}
 			require.NoError(t, json.Unmarshal(body, &want))
 		}
 		require.Equal(t, want.WithDefaults(), settings)

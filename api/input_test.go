@@ -130,7 +130,7 @@ func TestABodyThatDoesNotComeWhole(t *testing.T) {
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
-	_, err = fmt.Fprintf(conn, "POST /club/1/subscribe HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+	_, err = fmt.Fprintf(conn, "POST /club/1/subscribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
 		"Transfer-Encoding: chunked\r\n\r\n14\r\n{\"customer_id\":\"an\"}\r\nzz\r\n")
 	require.NoError(t, err)
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,7 +24,7 @@ func preferredWait(header string, byDefault time.Duration) (wait time.Duration, 
 		switch strings.ToLower(strings.TrimSpace(name)) {
 		case "wait":
 			seconds, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
-			if err == nil && seconds >= 0 {
+			if (err == nil || errors.Is(err, strconv.ErrRange)) && seconds >= 0 { // of too large a number it is the largest
 				seconds = min(seconds, int(maxWait/time.Second))
 				return time.Duration(seconds) * time.Second, fmt.Sprintf("wait=%d", seconds)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"drayman/billing"
+	"drayman/guard"
 )
 
 // Problem is an error response after RFC 9457. Code is the stable name by which
@@ -44,6 +45,8 @@ const (
 	codeTemporalUnavailable billing.Code = "temporal_unavailable"
 	codeChargeInterrupted   billing.Code = "charge_interrupted"
 	codeNotReady            billing.Code = "not_ready"
+	codeCrossOrigin         billing.Code = "cross_origin"
+	codeHostNotServed       billing.Code = "host_not_served"
 )
 
 // statusOf is the one table from codes to HTTP.
@@ -76,6 +79,8 @@ var statusOf = map[billing.Code]int{
 	codeTemporalUnavailable:          http.StatusServiceUnavailable,
 	codeChargeInterrupted:            http.StatusServiceUnavailable,
 	codeNotReady:                     http.StatusServiceUnavailable,
+	codeCrossOrigin:                  guard.ForeignOrigin.Status,
+	codeHostNotServed:                guard.ForeignHost.Status,
 }
 
 // retryAfterSeconds is what a 503 asks for.
@@ -134,9 +139,13 @@ func init() {
 // is the caller's end of the line, but huma calls it a 500.
 const bodyCut = "cannot read request body"
 
-// problemOf gives huma's own errors their codes.
+// problemOf gives huma's own errors their codes. A resolver's problem goes before
+// them.
 func problemOf(status int, message string, errs []error) *Problem {
+	var made *Problem
 	switch {
+	case errors.As(errors.Join(errs...), &made):
+		return made
 	case message == bodyCut:
 		return newProblem(codeBadRequest, "the body did not come whole; send the request again")
 	case status == http.StatusUnsupportedMediaType:

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"drayman/billing"
+	"drayman/guard"
 	"drayman/workflows"
 )
 
@@ -42,7 +43,8 @@ type Store interface {
 	ReportIDs(ctx context.Context, run billing.Run, class billing.ReportClass, yield func(id string) error) error
 }
 
-// Config is what the API is made of. All fields are required but Logger.
+// Config is what the API is made of. All fields are required but Guard, whose zero
+// value fits a listener on loopback, and Logger.
 type Config struct {
 	Store    Store
 	Temporal client.Client
@@ -54,6 +56,8 @@ type Config struct {
 	ChargeWait time.Duration
 	// RequireEligible refuses to charge who is not eligible (CHARGE_REQUIRE_ELIGIBLE).
 	RequireEligible bool
+	// Guard says whom the API serves (HTTP_HOSTS, CORS_ORIGINS). Its probes are ours.
+	Guard guard.Policy
 	// Ready says why the process should get no requests yet; nil if it should.
 	Ready func(ctx context.Context) error
 	// Stopping is closed when the process should end: charges stop waiting for
@@ -108,7 +112,8 @@ func New(cfg Config) http.Handler {
 	a.registerCharges(h)
 	a.registerRuns(h)
 	a.registerInstallation(h)
-	return limitHeaders(trimSlash(engine))
+	cfg.Guard.Probes = []string{"/livez", "/livez/", "/readyz", "/readyz/"}
+	return allowOrigins(cfg.Guard.Origins, cfg.Guard.Handler(limitHeaders(trimSlash(engine)), refuse))
 }
 
 func (a *api) newEngine() *gin.Engine {

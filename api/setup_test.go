@@ -23,6 +23,7 @@ import (
 
 	"drayman/activities"
 	"drayman/api"
+	"drayman/guard"
 	"drayman/models"
 	"drayman/models/modelstest"
 	"drayman/shop"
@@ -57,6 +58,7 @@ type options struct {
 	chargeWait    time.Duration
 	shopTimeout   time.Duration
 	retryFor      time.Duration
+	guard         guard.Policy
 }
 
 func (o options) withDefaults() options {
@@ -93,7 +95,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 	s.start()
 	server := httptest.NewServer(api.New(api.Config{
 		Store: s.store, Temporal: s.temporal, Zone: o.zone, ChargeWait: o.chargeWait, RequireEligible: !o.anybody,
-		Ready: s.store.Ping, IsUnavailable: models.IsUnavailable, Logger: log, Version: "test",
+		Guard: o.guard, Ready: s.store.Ping, IsUnavailable: models.IsUnavailable, Logger: log, Version: "test",
 	}))
 	t.Cleanup(server.Close)
 	s.url = server.URL

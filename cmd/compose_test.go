@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -45,6 +46,25 @@ type composition struct {
 }
 
 var interpolation = regexp.MustCompile(`\$\$|\$\{[A-Z_]+(?::-([^}]*))?\}`)
+
+// requireHosts requires that a server is known by the names, "" being that of the
+// URL, and by no other.
+func requireHosts(t *testing.T, url string, names []string) {
+	t.Helper()
+	for _, host := range append(names, "rebind.evil.example", "rebind.evil.example:8080") {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+		require.NoError(t, err)
+		req.Host = host
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		if slices.Contains(names, host) {
+			require.Equal(t, http.StatusOK, res.StatusCode, host)
+		} else {
+			require.Equal(t, http.StatusMisdirectedRequest, res.StatusCode, host)
+		}
+	}
+}
 
 // compose reads the file as Docker Compose does where no variable is set.
 func compose(t *testing.T) composition {
@@ -199,6 +219,7 @@ func TestComposeServicesStart(t *testing.T) {
 	check := d.Services["api"].Healthcheck.Test
 	require.Equal(t, []string{"CMD", "/drayman"}, check[:2])
 	healthy := start(t, binary(t, "TEST_DRAYMAN"), []string{"HTTP_ADDR=0.0.0.0:" + served.Port()}, check[2:]...)
+	requireHosts(t, "http://127.0.0.1:"+served.Port()+"/clubs", []string{"", "api:8080", "localhost:8080", "[::1]:8080", "172.18.0.5"})
 	healthy.find(t, `("temporal":"ok")`)
 	<-healthy.exited
 	require.Zero(t, healthy.cmd.ProcessState.ExitCode())
@@ -223,9 +244,10 @@ func TestComposeFakeShopStarts(t *testing.T) {
 	shop := compose(t).Services["shop"]
 	require.Equal(t, []string{"fake-shop"}, shop.Profiles)
 	command := slices.Clone(shop.Command)
-	require.Equal(t, []string{"--addr", "0.0.0.0:8090", "--data", "/data"}, command[1:])
-	command[2], command[4] = "127.0.0.1:0", t.TempDir()
-	start(t, binary(t, "TEST_DRAYMAN_DEV"), []string{"HOME=" + t.TempDir()}, command...).find(t, `(http://127\.0\.0\.1:\d+)`)
+	require.Equal(t, []string{"--addr", "0.0.0.0:8090", "--data", "/data", "--hosts", "shop,host.docker.internal"}, command[1:])
+	command[2], command[4] = "0.0.0.0:0", t.TempDir()
+	url := start(t, binary(t, "TEST_DRAYMAN_DEV"), []string{"HOME=" + t.TempDir()}, command...).find(t, `(http://127\.0\.0\.1:\d+)`)
+	requireHosts(t, url+"/faults", []string{"", "shop:8090", "localhost:8090"})
 }
 
 // The commands of the Dockerfile build the program, with its version in it, and

@@ -17,6 +17,7 @@ import (
 	sdklog "go.temporal.io/sdk/log"
 
 	"drayman/billing"
+	"drayman/guard"
 	"drayman/models"
 	"drayman/shop"
 	"drayman/workflows"
@@ -67,6 +68,9 @@ type httpFlags struct {
 
 	ChargeRequireEligible bool `help:"Refuse to charge a subscription that is not eligible." default:"true" negatable:""`
 
+	HTTPHosts   []string `name:"http-hosts" help:"Host names of the API, such as drayman.example; IP addresses and localhost always are. Without it, any name beyond loopback, and none there." placeholder:"NAME,..."`
+	CORSOrigins []string `name:"cors-origins" help:"Origins, such as https://shop.example, whose web pages may use the API." placeholder:"ORIGIN,..."`
+
 	AllowUnauthenticatedNetworkAccess bool `help:"Serve beyond this machine although the API asks nobody for a key: whoever reaches the address can charge customers."`
 }
 
@@ -78,6 +82,9 @@ func (f *httpFlags) validate() error {
 	if _, err := f.zone(); err != nil {
 		return err
 	}
+	if _, err := f.guard(); err != nil {
+		return err
+	}
 	host, _, err := net.SplitHostPort(f.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("--http-addr ($HTTP_ADDR): %q is no HOST:PORT", f.HTTPAddr)
@@ -87,6 +94,21 @@ func (f *httpFlags) validate() error {
 			"use 127.0.0.1, or give --allow-unauthenticated-network-access", f.HTTPAddr)
 	}
 	return nil
+}
+
+// guard is whom the API serves. Where only this machine reaches it, nobody else
+// has a name for it; elsewhere its names are known to HTTP_HOSTS alone.
+func (f *httpFlags) guard() (guard.Policy, error) {
+	hosts, err := guard.ParseHosts(f.HTTPHosts)
+	if err != nil {
+		return guard.Policy{}, fmt.Errorf("--http-hosts ($HTTP_HOSTS): %w", err)
+	}
+	origins, err := guard.ParseOrigins(f.CORSOrigins)
+	if err != nil {
+		return guard.Policy{}, fmt.Errorf("--cors-origins ($CORS_ORIGINS): %w", err)
+	}
+	host, _, _ := net.SplitHostPort(f.HTTPAddr) // validate refuses what is none
+	return guard.Policy{AnyHost: len(hosts) == 0 && !isLoopback(host), Hosts: hosts, Origins: origins}, nil
 }
 
 func (f *httpFlags) zone() (*time.Location, error) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -78,6 +80,7 @@ func newParser(env *environment, exit func(int)) (*kong.Kong, error) {
 		kong.Writers(env.stdout, env.stderr),
 		kong.Exit(exit),
 		kong.Resolvers(kong.ResolverFunc(env.resolve)),
+		kong.KindMapper(reflect.Float64, kong.MapperFunc(readFloat)),
 		kong.ValueFormatter(func(v *kong.Value) string {
 			if v.Flag == nil || v.Name == "help" || v.Tag.Has("once") {
 				return kong.DefaultHelpValueFormatter(v)
@@ -86,6 +89,25 @@ func newParser(env *environment, exit func(int)) (*kong.Kong, error) {
 		}),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
+}
+
+// readFloat is kong's, but for a number too near to 0 for a float, which would be
+// taken for 0, and that is no cap on a run.
+func readFloat(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("float", &text); err != nil {
+		return err
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	mantissa, _, _ := strings.Cut(strings.ToLower(text), "e")
+	switch {
+	case err != nil && !errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("expected a float but got %q", text)
+	case err != nil, n == 0 && strings.ContainsAny(mantissa, "123456789"):
+		return fmt.Errorf("a float has no room for %q", text)
+	}
+	target.SetFloat(n)
+	return nil
 }
 
 // variable is the environment twin of a flag.

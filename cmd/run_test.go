@@ -50,6 +50,11 @@ func TestAWrongSettingStopsTheStartInOneLine(t *testing.T) {
 		"open to all":        {map[string]string{"HTTP_ADDR": "0.0.0.0:8080"}, "--allow-unauthenticated-network-access"},
 		"open to all, short": {map[string]string{"HTTP_ADDR": ":8080"}, "--allow-unauthenticated-network-access"},
 		"no port":            {map[string]string{"HTTP_ADDR": "localhost"}, "HTTP_ADDR"},
+		"any host":           {map[string]string{"HTTP_HOSTS": "*"}, `--http-hosts ($HTTP_HOSTS): "*" is no host name`},
+		"host with a port":   {map[string]string{"HTTP_HOSTS": "api,drayman.example:8080"}, "HTTP_HOSTS"},
+		"any origin":         {map[string]string{"CORS_ORIGINS": "*"}, `--cors-origins ($CORS_ORIGINS): "*" is no origin`},
+		"no origin":          {map[string]string{"CORS_ORIGINS": "https://a.example,null"}, "CORS_ORIGINS"},
+		"origin with a path": {map[string]string{"CORS_ORIGINS": "https://front.example/"}, "which is https://front.example"},
 		"no secret":          {map[string]string{"SHOP_API_SECRET": ""}, "--shop-api-secret"},
 		"no secret file":     {map[string]string{"SHOP_API_SECRET": "", "SHOP_API_SECRET_FILE": missing}, "SHOP_API_SECRET_FILE"},
 		"secret twice":       {map[string]string{"SHOP_API_SECRET_FILE": missing}, "SHOP_API_SECRET_FILE"},
@@ -98,7 +103,7 @@ func TestVersionAndHelp(t *testing.T) {
 	require.Contains(t, out, "drayman dev")
 	code, out, _ = run(t, nil, "serve", "--help")
 	require.Zero(t, code)
-	for _, variable := range []string{"DATABASE_URL", "HTTP_ADDR", "SHOP_API_SECRET", "CHARGE_RETRY_FOR"} {
+	for _, variable := range []string{"DATABASE_URL", "HTTP_ADDR", "HTTP_HOSTS", "CORS_ORIGINS", "SHOP_API_SECRET", "CHARGE_RETRY_FOR"} {
 		require.Contains(t, out, "$"+variable)
 	}
 	code, _, errs := run(t, nil, "brew")

@@ -193,6 +193,10 @@ func TestRunUsage(t *testing.T) {
 		{"start --orders-per-second NaN", "--orders-per-second"},
 		{"pace 2026-11 50", "float"},
 		{"pace 0.001", "orders-per-second"},
+		{"pace 1e-400", `no room for "1e-400"`}, // which would be no cap
+		{"start --orders-per-second=-1e-400", "no room"},
+		{"start --page-size 4294967796", "--page-size"},
+		{"start --concurrency 18446744073709551680", "--concurrency"},
 		{"pace", "orders-per-second"},
 		{"watch --interval 0s", "--interval"},
 		{"watch --give-up-after=-1s", "--give-up-after"},

@@ -130,8 +130,13 @@ func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
 	if err != nil {
 		return err
 	}
+	policy, err := f.guard()
+	if err != nil {
+		return err
+	}
 	server := &http.Server{
 		Handler: api.New(api.Config{
+			Guard: policy,
 			Store: p.store, Temporal: p.temporal, Names: p.names, Zone: zone, ChargeWait: f.ChargeWait, RequireEligible: f.ChargeRequireEligible,
 			Ready:         func(ctx context.Context) error { return checkSchema(ctx, p.store) },
 			IsUnavailable: models.IsUnavailable, Stopping: ctx.Done(), Logger: p.log, Version: Version,

@@ -9,8 +9,8 @@
 //
 // It is a module of its own, because a Temporal server brings two hundred
 // dependencies and minutes of compiling, and the module drayman shall have
-// neither. It imports drayman/cmd (the API and the worker) and
-// drayman/shop/shoptest (the fake shop) and is imported by nobody.
+// neither. It imports drayman/cmd (the API and the worker),
+// drayman/shop/shoptest (the fake shop) and drayman/guard, and is imported by nobody.
 //
 // # Terms
 //
@@ -29,7 +29,9 @@
 // # Invariants
 //
 // Temporal and its UI have no passwords here, so they listen on loopback and
-// refuse any other address.
+// refuse any other address. A browser on the machine reaches loopback, too: what
+// speaks HTTP refuses web pages of other origins and foreign host names (drayman/guard).
+// Temporal speaks gRPC only, which no page can.
 //
 // State survives a SIGKILL. What is written in several steps (a database schema,
 // a PostgreSQL cluster) is made in one transaction or under another name first,

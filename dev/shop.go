@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"drayman/guard"
 	"drayman/shop/shoptest"
 )
 
@@ -27,7 +28,8 @@ type shopServer struct {
 }
 
 // startShop listens at address. An empty dir keeps the order book in memory,
-// otherwise it is in the file orders.jsonl there.
+// otherwise it is in the file orders.jsonl there. Beyond loopback, where nobody
+// knows its names, the shop takes any host name unless the options name some.
 func startShop(address flagAddress, dir string, options shoptest.Options) (*shopServer, error) {
 	if dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -38,6 +40,9 @@ func startShop(address flagAddress, dir string, options shoptest.Options) (*shop
 	listener, err := net.Listen("tcp", address.address)
 	if err != nil {
 		return nil, address.explain(err)
+	}
+	if at, ok := listener.Addr().(*net.TCPAddr); ok && len(options.Guard.Hosts) == 0 {
+		options.Guard.AnyHost = !at.IP.IsLoopback()
 	}
 	shop, err := shoptest.New(options)
 	if err != nil {
@@ -78,11 +83,18 @@ type shopCommand struct {
 	APIKey        string `name:"api-key" default:"dev-key" placeholder:"KEY" help:"The x-api-key it wants (${default})."`
 	APISecret     string `name:"api-secret" default:"dev-secret" placeholder:"SECRET" help:"The x-api-secret it wants (${default})."`
 	BookEveryCall bool   `help:"Make a new order of every call, even if the request id is a repeated one."`
+
+	Hosts []string `placeholder:"NAME,..." help:"Names under which it is called, beside localhost and IP addresses. Without it, beyond loopback any name will do."`
 }
 
 // Run serves until ctx ends.
 func (c *shopCommand) Run(ctx context.Context, p *program) error {
+	hosts, err := guard.ParseHosts(c.Hosts)
+	if err != nil {
+		return fmt.Errorf("--hosts: %w", err)
+	}
 	server, err := startShop(flagAddress{"--addr", c.Addr}, c.Data, shoptest.Options{
+		Guard:           guard.Policy{Hosts: hosts},
 		APIKey:          c.APIKey,
 		APISecret:       c.APISecret,
 		NewOrderPerCall: c.BookEveryCall,

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
 	"time"
 
-	uiserver "github.com/temporalio/ui-server/v2/server"
 	"go.temporal.io/server/temporal"
 )
 
@@ -41,7 +41,7 @@ type temporalServer struct {
 	UIAddress string // host:port of the UI; "" without one
 
 	server temporal.Server
-	ui     *uiserver.Server
+	ui     *http.Server
 	lock   *os.File
 	log    *temporalLog
 	once   sync.Once // for Stop
@@ -83,7 +83,7 @@ func startTemporal(ctx context.Context, options temporalOptions) (_ *temporalSer
 	if options.UIAddr.address == "" {
 		return s, nil
 	}
-	if err := s.startUI(ctx, options.UIAddr); err != nil {
+	if err := s.startUI(options.UIAddr); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -129,7 +129,7 @@ func (s *temporalServer) Stop() { s.once.Do(s.stop) }
 func (s *temporalServer) stop() {
 	s.log.mute()
 	if s.ui != nil {
-		s.ui.Stop()
+		_ = s.ui.Close()
 	}
 	if s.server != nil {
 		stopped := make(chan struct{})

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -214,6 +215,33 @@ func TestTemporalUI(t *testing.T) {
 	require.Contains(t, settings, `"DisableNewsFetch":true`)
 	require.Empty(t, header.Get("Access-Control-Allow-Origin"), "no other site may read")
 	require.Contains(t, namespaces, `"default"`)
+}
+
+func TestTemporalUI_ForeignPageIsRefused(t *testing.T) {
+	t.Parallel()
+	s := startTestTemporal(t, "")
+	start := "/api/v1/namespaces/default/workflows/csrf-1"
+	ask := func(method, path, host, origin, site string) int {
+		body := `{"workflowType":{"name":"BillingRun"},"taskQueue":{"name":"drayman"},"requestId":"1"}`
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.UIAddress+path, strings.NewReader(body))
+		require.NoError(t, err)
+		request.Host = host
+		request.Header.Set("Origin", origin)
+		request.Header.Set("Sec-Fetch-Site", site)
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		defer func() { _ = response.Body.Close() }()
+		require.Empty(t, response.Header.Get("Access-Control-Allow-Origin"))
+		return response.StatusCode
+	}
+
+	require.Equal(t, http.StatusForbidden, ask(http.MethodPost, start, "", "http://evil.example", "cross-site"))
+	require.Equal(t, http.StatusForbidden, ask(http.MethodPost, start, "", "http://localhost:8080", "same-site"))
+	for _, path := range []string{"/", "/healthz", "/api/v1/namespaces", "/api/v1/settings"} {
+		require.Equal(t, http.StatusMisdirectedRequest, ask(http.MethodGet, path, "rebind.evil.example", "", "same-origin"), path)
+	}
+	require.Equal(t, http.StatusMisdirectedRequest, ask(http.MethodPost, start, "rebind.evil.example", "http://rebind.evil.example", "same-origin"))
+	require.Equal(t, http.StatusOK, ask(http.MethodPost, start, "", "http://"+s.UIAddress, "same-origin"), "its own page starts a workflow")
 }
 
 // get returns the body and the header of a successful answer.

@@ -3,51 +3,75 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/http"
+	"time"
 
-	uiserver "github.com/temporalio/ui-server/v2/server"
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+	uiapi "github.com/temporalio/ui-server/v2/server/api"
 	uiconfig "github.com/temporalio/ui-server/v2/server/config"
-	"github.com/temporalio/ui-server/v2/server/server_options"
+	"github.com/temporalio/ui-server/v2/server/headers"
+	"github.com/temporalio/ui-server/v2/server/route"
+	"github.com/temporalio/ui-server/v2/ui"
+
+	"drayman/guard"
 )
 
-// startUI serves the Temporal UI and waits until it answers. Its files are
-// embedded, so it needs no network. The UI server ends the whole program if it
-// cannot listen, hence the check before.
-func (s *temporalServer) startUI(ctx context.Context, address flagAddress) error {
+// startUI serves the Temporal UI. Its files are embedded, so it needs no network.
+func (s *temporalServer) startUI(address flagAddress) error {
 	ip, port, err := loopbackAddress(address)
 	if err != nil {
 		return err
 	}
-	if err := requireFree(flagAddress{address.flag, hostPort(ip, port)}); err != nil {
-		return err
-	}
-	s.ui = uiserver.NewServer(server_options.WithConfigProvider(uiConfig(ip, port, s.Address)))
-	go func() { _ = s.ui.Start() }() // returns when it is stopped
-	s.UIAddress = hostPort(ip, port)
-	err = retry(ctx, func() error { return answers(ctx, "http://"+s.UIAddress+"/healthz") })
+	handler, err := uiHandler(s.Address)
 	if err != nil {
 		return fmt.Errorf("start the Temporal UI: %w", err)
 	}
+	listener, err := net.Listen("tcp", hostPort(ip, port))
+	if err != nil {
+		return address.explain(err)
+	}
+	s.ui = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = s.ui.Serve(listener) }() // returns when it is closed
+	s.UIAddress = listener.Addr().String()
 	return nil
 }
 
-// uiConfig leaves the UI's protection against other web sites as it is: no
-// foreign origin may read (CORS), and writing needs a token (CSRF). The cookie of
-// that token must be allowed without TLS.
-func uiConfig(ip string, port int, temporalAddress string) *uiconfig.Config {
-	if ip == "::1" {
-		ip = "[::1]" // the UI server joins host and port with a mere colon
-	}
-	return &uiconfig.Config{
-		Host:                ip,
-		Port:                port,
+// uiHandler is the UI as its own server makes it, with one exception: the guard is
+// in the place of its protection against other web sites, which knows nothing of a
+// host name that was rebound to this machine, and trusts every page of localhost.
+func uiHandler(temporalAddress string) (http.Handler, error) {
+	config, err := uiconfig.NewConfigProviderWithRefresh(&uiconfig.Config{
 		TemporalGRPCAddress: temporalAddress,
 		EnableUI:            true,
 		DefaultNamespace:    temporalNamespace,
-		CORS:                uiconfig.CORS{CookieInsecure: true},
 		DisableNewsFetch:    true,
-		HideLogs:            true,
+	})
+	if err != nil {
+		return nil, err
 	}
+	all, err := ui.Assets()
+	if err != nil {
+		return nil, err
+	}
+	assets, err := fs.Sub(all, "local")
+	if err != nil {
+		return nil, err
+	}
+	e := echo.New()
+	e.Use(middleware.Recover(), middleware.Gzip())
+	// The UI says by this header that a person calls, and not a program.
+	forward := []uiapi.Middleware{headers.WithForwardHeaders([]string{"Caller-Type"})}
+	if err := route.SetAPIRoutes(e, config, forward); err != nil {
+		return nil, err
+	}
+	if err := route.SetUIRoutes(e, "", assets); err != nil {
+		return nil, err
+	}
+	route.SetRenderRoute(e, "")
+	return guard.Policy{}.Handler(e, nil), nil
 }
 
 // answers fails unless a GET of address is answered with 200.

@@ -30,6 +30,15 @@ func TestUpRunsEverythingAndStopsInOrder(t *testing.T) {
 		p := startProgram(t, args...)
 		p.awaitOutput(t, "curl -X POST http://"+api+"/club/1/subscribe/")
 		get(t, "http://"+api+"/readyz", "")
+		for _, address := range []string{api, args[5], args[7]} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address, http.NoBody)
+			require.NoError(t, err)
+			request.Host = "rebind.evil.example"
+			response, err := http.DefaultClient.Do(request)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			require.Equal(t, http.StatusMisdirectedRequest, response.StatusCode, address)
+		}
 
 		begin := time.Now()
 		code := p.end(t, syscall.SIGINT)

@@ -33,11 +33,14 @@
 //   - The journal is read whole by [New]. A last line that is torn, as a killed
 //     process leaves it, is cut off: its call was never answered.
 //   - Faults and the log of calls live in memory only.
+//   - A web page of another origin, or of a name that was rebound to this machine,
+//     orders nothing, sets no faults and reads nothing.
 //
 // It is meant for tests and development: it checks no credentials on /orders,
 // /calls and /faults.
 //
 // # Imports
 //
-// The standard library only; in particular not package shop, whose tests use it.
+// The standard library and package guard; in particular not package shop, whose
+// tests use it.
 package shoptest

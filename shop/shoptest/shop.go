@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"drayman/guard"
 )
 
 // Options say how the fake shop behaves.
@@ -17,6 +19,8 @@ type Options struct {
 	// NewOrderPerCall books an order at each call, even under a request id that
 	// was used: a shop that is not idempotent.
 	NewOrderPerCall bool
+	// Guard says whom the shop serves; its zero value fits a server on loopback.
+	Guard guard.Policy
 	// Now is the clock for times of orders and calls; nil means time.Now.
 	Now func() time.Time
 }
@@ -24,7 +28,7 @@ type Options struct {
 // Shop is a fake shop. It is an http.Handler and safe for concurrent use.
 type Shop struct {
 	options Options
-	mux     *http.ServeMux
+	handler http.Handler
 	book    *book
 	calls   *callLog
 	faults  faultSet
@@ -44,25 +48,28 @@ func New(options Options) (*Shop, error) {
 	}
 	s := &Shop{
 		options: options,
-		mux:     http.NewServeMux(),
 		book:    book,
 		calls:   newCallLog(maxCalls),
 		closed:  make(chan struct{}),
 	}
-	s.mux.HandleFunc("POST /order/{request_id}", s.serveOrder)
-	s.mux.HandleFunc("GET /orders", s.serveOrders)
-	s.mux.HandleFunc("GET /calls", s.serveCalls)
-	s.mux.HandleFunc("GET /faults", s.serveFaults)
-	s.mux.HandleFunc("PUT /faults", s.replaceFaults)
-	s.mux.HandleFunc("DELETE /faults", s.deleteFaults)
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /order/{request_id}", s.serveOrder)
+	mux.HandleFunc("GET /orders", s.serveOrders)
+	mux.HandleFunc("GET /calls", s.serveCalls)
+	mux.HandleFunc("GET /faults", s.serveFaults)
+	mux.HandleFunc("PUT /faults", s.replaceFaults)
+	mux.HandleFunc("DELETE /faults", s.deleteFaults)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	s.handler = options.Guard.Handler(mux, func(w http.ResponseWriter, _ *http.Request, why *guard.Refusal) {
+		writeJSON(w, why.Status, map[string]string{"error": why.Error()})
 	})
 	return s, nil
 }
 
 // ServeHTTP answers as the shop does; see the package's page for the paths.
-func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // Close ends the delays under way, whose calls are cut, and closes the journal.
 // Calls after it that would book an order are answered 500. Only the first
