@@ -26,6 +26,10 @@ type Config struct {
 	// Timeout bounds a whole call, from name resolution to the last byte of the
 	// body. It must be positive.
 	Timeout time.Duration
+	// Echo names the top-level fields of the shop's JSON that repeat what was
+	// asked for: [EchoRequestID], [EchoCustomerID], both, or none. An answer in
+	// which one of them is another is no verdict.
+	Echo []string
 	// Version names this program in the User-Agent, "drayman/<version>".
 	// Optional; characters of an RFC 9110 §5.6.2 token only.
 	Version string
@@ -45,6 +49,9 @@ func (c Config) validate() error {
 	}
 	if c.Timeout <= 0 {
 		return errors.New("shop: Timeout: must be greater than zero")
+	}
+	if err := validEcho(c.Echo); err != nil {
+		return fmt.Errorf("shop: Echo: %w", err)
 	}
 	if strings.ContainsFunc(c.Version, notToken) {
 		return errors.New("shop: Version: may hold letters, digits and .+-_~ only")
