@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"drayman/shop/shoptest"
 )
 
 var bothEchoes = []string{EchoRequestID, EchoCustomerID}
@@ -182,4 +184,29 @@ func TestParseEcho(t *testing.T) {
 	}
 	_, err := New(Config{URL: "http://shop.example", APIKey: "k", APISecret: "s", Timeout: longTime, Echo: []string{"sku_id"}})
 	require.ErrorContains(t, err, "Echo")
+}
+
+// Given a shop that sends a second answer after each right one, of another order:
+// it is never taken for the next order's.
+func TestEcho_LateSecondAnswers(t *testing.T) {
+	t.Parallel()
+	shop := shoptest.Start(t, shoptest.Options{})
+	shop.SetFaults(shoptest.Fault{Extra: `{"order_id":"LATE","request_id":"another","customer_id":"another"}`})
+	client := newEchoClient(t, shop.URL, bothEchoes...)
+	wrong := 0
+	next := time.NewTicker(2 * time.Millisecond) // when the second answer comes
+	defer next.Stop()
+	for n := range 200 {
+		<-next.C
+		order := Order{RequestID: fmt.Sprintf("r-%d", n), CustomerID: fmt.Sprintf("c-%d", n), SKU: 1}
+		answer := client.PlaceOrder(t.Context(), order)
+		requireSound(t, answer)
+		if answer.Outcome != Charged {
+			require.True(t, answer.Doubt, answer.Detail)
+			wrong++
+			continue
+		}
+		require.Contains(t, string(answer.Order), `"request_id":"`+order.RequestID+`"`)
+	}
+	t.Logf("%d of 200 orders in doubt", wrong)
 }

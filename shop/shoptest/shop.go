@@ -17,6 +17,9 @@ type Options struct {
 	// NewOrderPerCall books an order at each call, even under a request id that
 	// was used: a shop that is not idempotent.
 	NewOrderPerCall bool
+	// FoldCase compares request ids without case, as some shops do: a call whose id
+	// differs in case alone gets the order that is there, whosever it is.
+	FoldCase bool
 	// Now is the clock for times of orders and calls; nil means time.Now.
 	Now func() time.Time
 }
@@ -38,7 +41,7 @@ func New(options Options) (*Shop, error) {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	book, err := newBook(options.Journal, options.NewOrderPerCall)
+	book, err := newBook(options)
 	if err != nil {
 		return nil, err
 	}
