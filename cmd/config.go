@@ -96,7 +96,7 @@ type shopFlags struct {
 
 // validate returns an error that names the first wrong setting.
 func (f *shopFlags) validate() error {
-	if f.ShopTimeout < 100*time.Millisecond || f.ShopTimeout > 5*time.Minute {
+	if f.ShopTimeout < 100*time.Millisecond || f.ShopTimeout > shop.MaxTimeout {
 		return fmt.Errorf("--shop-timeout ($SHOP_TIMEOUT): must be 100ms to 5m, not %s", f.ShopTimeout)
 	}
 	if f.ChargeRetryFor < time.Second || f.ChargeRetryFor > 720*time.Hour {
