@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
 
 	"drayman/billing"
 	"drayman/shop"
@@ -55,7 +57,8 @@ type Policy struct {
 	Idempotent bool `json:"idempotent"`
 	// RetryFor bounds the retries of one charge (CHARGE_RETRY_FOR).
 	RetryFor time.Duration `json:"retry_for"`
-	// ShopTimeout bounds one call to the shop (SHOP_TIMEOUT).
+	// ShopTimeout bounds one call to the shop (SHOP_TIMEOUT), at most
+	// [shop.MaxTimeout].
 	ShopTimeout time.Duration `json:"shop_timeout"`
 }
 
@@ -68,11 +71,14 @@ type Activities struct {
 	start  StartCharge
 	memory Memory // nil: none
 	log    *slog.Logger
+
+	atOnce  *semaphore.Weighted // calls of workflow tasks
+	placing singleflight.Group  // calls of PlaceOrder, by request id
 }
 
 // New makes the activities of a worker.
 func New(store Store, client *shop.Client, policy Policy, start StartCharge, log *slog.Logger) *Activities {
-	return &Activities{store: store, shop: client, policy: policy, start: start, log: log}
+	return &Activities{store: store, shop: client, policy: policy, start: start, log: log, atOnce: semaphore.NewWeighted(CallsAtOnce)}
 }
 
 // asFailure makes an error of the domain final for Temporal, under its code, with

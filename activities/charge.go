@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -51,8 +52,10 @@ func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*Cla
 }
 
 // PlaceOrderInput is a claimed charge; its Attempts are the calls made before.
+// RetryFor bounds the retries, from when the activity was scheduled.
 type PlaceOrderInput struct {
 	Charge       billing.Charge `json:"charge"`
+	RetryFor     time.Duration  `json:"retry_for,omitempty"`
 	Installation string         `json:"installation"`
 }
 
@@ -76,22 +79,67 @@ const (
 // mend it, and hammering at a shop that locks keys out makes it worse.
 const refusedRetry = 5 * time.Minute
 
+// CallsAtOnce is how many calls of PlaceOrder a worker makes inside of workflow
+// tasks. A worker has twice as many places for local activities, so that claims and
+// settles do not wait while the shop hangs.
+const CallsAtOnce = 100
+
+// PlaceOrderTime bounds one PlaceOrder, and must never cut a call: the longest call
+// to the shop, whatever SHOP_TIMEOUT the claiming worker had, and the ledger's part
+// before and after it, with room. That a worker has died shows by its heartbeats.
+const PlaceOrderTime = shop.MaxTimeout + 4*ledgerTime
+
+// The wait before the second call for an order, where the shop names none; it
+// doubles up to OrderPauseMax.
+const (
+	OrderPause    = time.Second
+	OrderPauseMax = 5 * time.Minute
+)
+
 // PlaceOrder asks the shop for the order and returns the charge as it is to be
 // settled: charged, declined, or, where the shop is not idempotent and the
 // request may have reached it, unresolved. Any other answer is an error, to be
-// tried again.
+// tried again, unless the retries are over by then. As a local activity it returns
+// nil, having asked nothing, if [CallsAtOnce] calls are under way.
+//
+// Only SHOP_TIMEOUT ends a call: not the end of the context. Where the activity is
+// started again in a process that still makes its call, because Temporal has lost
+// sight of it, it joins that call.
 func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	ctx = context.WithoutCancel(ctx)
+	_, stop := keepBeating(ctx, nothing)
+	defer stop()
+	if activity.GetInfo(ctx).IsLocalActivity {
+		if !a.atOnce.TryAcquire(1) {
+			return nil, nil
+		}
+		defer a.atOnce.Release(1)
+	}
+	placed, err, _ := a.placing.Do(string(in.Charge.RequestID), func() (any, error) { return a.placeOrder(ctx, in) })
+	charge, _ := placed.(*billing.Charge) // nil with an error
+	return charge, err
+}
+
+func (a *Activities) placeOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
+	begun, charge := time.Now(), in.Charge
+	info := activity.GetInfo(ctx)
+	waited := info.StartedTime.Sub(info.ScheduledTime) // both by Temporal's clock
+	if info.Attempt > 1 && in.RetryFor > 0 && waited > in.RetryFor {
+		return nil, notPlaced(charge, "no worker was there to ask again in time", 0, true)
+	}
 	if err := a.requireCharging(ctx, in.Installation); err != nil {
 		return nil, err
 	}
-	charge := in.Charge
 	if !a.policy.Idempotent {
 		doubted, err := a.doubted(ctx, charge)
 		if err != nil || doubted != nil {
 			return doubted, err
 		}
 	}
-	charge.Attempts += int(activity.GetInfo(ctx).Attempt) - 1 // ask counts one
+	charge.Attempts += int(info.Attempt) - 1 // ask counts one
 	charge, answer := a.ask(ctx, charge)
 	if charge.Status != billing.Pending {
 		return &charge, nil
@@ -101,13 +149,29 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 			return nil, err
 		}
 	}
-	delay := answer.RetryAfter
-	if answer.Outcome == shop.Refused {
-		delay = max(delay, refusedRetry)
+	delay := pauseBefore(info.Attempt+1, answer)
+	over := in.RetryFor > 0 && waited+time.Since(begun)+delay > in.RetryFor
+	return nil, notPlaced(charge, answer.Detail, delay, over)
+}
+
+// pauseBefore is the wait before the attempt, 2 and so on.
+func pauseBefore(attempt int32, last shop.Answer) time.Duration {
+	switch {
+	case last.Outcome == shop.Refused:
+		return max(last.RetryAfter, refusedRetry)
+	case last.RetryAfter > 0:
+		return last.RetryAfter
 	}
-	return nil, temporal.NewApplicationErrorWithOptions(answer.Detail, charge.FailureCode, temporal.ApplicationErrorOptions{
-		NextRetryDelay: delay,
-		Details:        []any{NotPlaced{Code: charge.FailureCode, Detail: answer.Detail, Attempts: charge.Attempts}},
+	return min(OrderPause<<min(attempt-2, 20), OrderPauseMax)
+}
+
+// notPlaced is the error of an order that was not made; over says that it is the
+// last.
+func notPlaced(charge billing.Charge, detail string, delay time.Duration, over bool) error {
+	code := cmp.Or(charge.FailureCode, FailureShopNotNow)
+	return temporal.NewApplicationErrorWithOptions(detail, code, temporal.ApplicationErrorOptions{
+		NonRetryable: over, NextRetryDelay: delay,
+		Details: []any{NotPlaced{Code: code, Detail: detail, Attempts: charge.Attempts}},
 	})
 }
 

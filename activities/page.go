@@ -53,9 +53,10 @@ type ChargePageOutput struct {
 const (
 	maxBatch  = 500
 	batchTime = time.Second
-	// heldFor is how long a batch's claims are the page's alone: longer than any
-	// batch that lives.
-	heldFor = 5 * time.Minute
+	// sendFor is how long orders of a batch are sent after its claims; settleTime is
+	// room to settle them, after the last call. See [page.heldFor].
+	sendFor    = 150 * time.Second
+	settleTime = 150 * time.Second
 	// enoughToJudge is how many orders a page must have tried before "most of
 	// them fail" means anything.
 	enoughToJudge = 20
@@ -103,6 +104,10 @@ func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*Charg
 	}
 	return p.run(ctx)
 }
+
+// heldFor is how long a batch's claims are the page's alone: longer than any batch
+// that lives, whatever one call may take.
+func (p *page) heldFor() time.Duration { return sendFor + p.policy.ShopTimeout + settleTime }
 
 func (p *page) progress() any {
 	p.mu.Lock()
@@ -172,7 +177,7 @@ func (p *page) holdOwn(ctx context.Context) error {
 		ids = append(ids, c.RequestID)
 	}
 	held, err := within(ctx, func(ctx context.Context) ([]billing.RequestID, error) {
-		return p.store.HoldClaims(ctx, p.owner, ids, heldFor)
+		return p.store.HoldClaims(ctx, p.owner, ids, p.heldFor())
 	})
 	if err != nil {
 		return err
@@ -239,7 +244,7 @@ func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first tim
 	claimed, err := within(ctx, func(ctx context.Context) (billing.PageClaimed, error) {
 		return p.store.ClaimPage(ctx, billing.PageClaim{
 			RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
-			Limit: slots.Count, HeldFor: heldFor, IdempotentShop: p.policy.Idempotent, Incarnation: p.in.Incarnation,
+			Limit: slots.Count, HeldFor: p.heldFor(), IdempotentShop: p.policy.Idempotent, Incarnation: p.in.Incarnation,
 			Installation: p.in.Installation,
 		})
 	})
@@ -280,7 +285,7 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 	if len(charges) == 0 {
 		return nil
 	}
-	p.sendUntil = time.Now().Add(heldFor / 2)
+	p.sendUntil = time.Now().Add(sendFor)
 	placed := make([]*billing.Charge, len(charges))
 	var orders errgroup.Group
 	orders.SetLimit(max(p.in.Concurrency, 1))

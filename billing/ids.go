@@ -53,9 +53,10 @@ func ParseRequestID(s string) (RequestID, error) {
 }
 
 // plainID are the subscription ids that stand in a derived request id as they
-// are; endsLikeAttempt would make "{id}" and "{id}-2" ambiguous.
+// are: none with an upper-case letter, because some shops compare request ids
+// without case. endsLikeAttempt would make "{id}" and "{id}-2" ambiguous.
 var (
-	plainID         = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,36}$`)
+	plainID         = regexp.MustCompile(`^[a-z0-9._:-]{1,36}$`)
 	endsLikeAttempt = regexp.MustCompile(`-[1-9][0-9]{0,3}$`)
 )
 
@@ -66,9 +67,10 @@ const MaxAttempt = 9999
 // order: "{period}-{subscription}", and "-2", "-3" … after proven declines. It
 // is a function of its arguments alone, so that a run repeated after anything,
 // even with a restored database, asks the shop for the same order; and no two
-// arguments give the same id: where the subscription's id does not fit the form
-// or could be mistaken for an attempt, its SHA-256 stands for it after a "~".
-// The attempt is 1 to [MaxAttempt].
+// arguments give the same id, not even for a shop that compares without case:
+// where the subscription's id does not fit the form, has an upper-case letter or
+// could be mistaken for an attempt, its SHA-256 stands for it after a "~". The
+// attempt is 1 to [MaxAttempt].
 func DerivedRequestID(p Period, subscriptionID string, attempt int) RequestID {
 	name := subscriptionID
 	if !plainID.MatchString(name) || endsLikeAttempt.MatchString(name) {

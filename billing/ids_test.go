@@ -55,7 +55,7 @@ func genID() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.SampledFrom([]string{
 			"x", "x-2", "x-2-2", "x-1", "x-02", "x-9999", "x-10000", "x-0", "-2", "-", "~", "~x", "~2d711642b726b04401627ca9fbac32f5",
-			".", "..", "2026-11-x", "ä", "a\u0308", "a/b", "a b", "A", "a", "00000000-0000-000-00000-000000000000",
+			".", "..", "2026-11-x", "ä", "Ä", "a\u0308", "a/b", "a b", "A", "a", "k", "K", "\u212a", "s", "\u017f", "i", "\u0130", "\u0131", "X", "X-2", "00000000-0000-000-00000-000000000000",
 			"00000000-0000-000-0000-0000000000-2", "\x00",
 		}),
 		rapid.StringMatching(`[x~-]{1,3}(-[0-9]{1,5}){0,3}`),
@@ -87,6 +87,7 @@ func TestNoTwoDerivedRequestIDsAreTheSame(t *testing.T) {
 		for _, d := range rapid.SliceOfN(genDerived(), 2, 100).Draw(t, "derived") {
 			id := billing.DerivedRequestID(d.period, d.id, d.attempt)
 
+			require.Equal(t, strings.ToLower(string(id)), string(id), "a shop may compare without case")
 			if before, ok := seen[id]; ok {
 				require.Equal(t, before, d, "both become %s", id)
 			}
@@ -96,6 +97,25 @@ func TestNoTwoDerivedRequestIDsAreTheSame(t *testing.T) {
 			require.Equal(t, id, billing.DerivedRequestID(d.period, d.id, d.attempt), "it is stable")
 		}
 	})
+}
+
+// Given ids that differ in case alone, in ASCII and beyond: each has a request id
+// of its own, also for who compares without case.
+func TestDerivedRequestID_CaseIsKept(t *testing.T) {
+	t.Parallel()
+	p := billing.PeriodAt(day(0), time.UTC)
+	seen := map[string]derived{}
+	for _, id := range []string{
+		"abc", "ABC", "Abc", "aBc", "abc-2", "ABC-2", "k", "K", "\u212a", "s", "S", "\u017f", "ä", "Ä", "ß", "ẞ", "ss", "SS", "i", "I", "İ", "ı",
+		"ffc0ffee-0000-4000-8000-000000000000", "FFC0FFEE-0000-4000-8000-000000000000", "FFc0ffee-0000-4000-8000-000000000000",
+	} {
+		for _, attempt := range []int{1, 2, 12} {
+			d, key := derived{p, id, attempt}, strings.ToLower(string(billing.DerivedRequestID(p, id, attempt)))
+			require.NotContains(t, seen, key, "%v and %v", seen[key], d)
+			require.True(t, strings.EqualFold(key, string(billing.DerivedRequestID(p, id, attempt))))
+			seen[key] = d
+		}
+	}
 }
 
 // What one id and its attempts become must not be what a longer id becomes: all
@@ -127,6 +147,7 @@ func TestDerivedRequestIDsAreForEver(t *testing.T) {
 		"2026-11-x":   billing.DerivedRequestID(p, "x", 1),
 		"2026-11-x-2": billing.DerivedRequestID(p, "x", 2),
 		"2026-11-~e6f1a76bd1a2df6b5f3d746e5279150327f5c4436bf501dff60a1a45d31addb3": billing.DerivedRequestID(p, "x-2", 1),
+		"2026-11-~4b68ab3847feda7d6c62c1fbcbeebfa35eab7351ed5e78f4ddadea5df64b8015": billing.DerivedRequestID(p, "X", 1),
 	} {
 		require.Equal(t, want, string(got))
 	}

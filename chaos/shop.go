@@ -15,7 +15,7 @@ import (
 )
 
 // stormKinds are what a shop can do wrong for a while.
-var stormKinds = []string{"unavailable", "too_many", "refused", "late", "cut_before", "cut_after", "redirect", "booked_and_500"}
+var stormKinds = []string{"unavailable", "too_many", "refused", "late", "cut_before", "cut_after", "redirect", "booked_and_500", "another"}
 
 func stormFault(kind string) shoptest.Fault {
 	switch kind {
@@ -31,6 +31,8 @@ func stormFault(kind string) shoptest.Fault {
 		return shoptest.Fault{Cut: shoptest.CutBefore}
 	case "cut_after":
 		return shoptest.Fault{Cut: shoptest.CutAfter}
+	case "another": // booked, and answered with somebody else's order
+		return shoptest.Fault{Body: `{"order_id":"ANOTHER","request_id":"another","customer_id":"another","sku_id":1}`}
 	case "redirect":
 		return shoptest.Fault{Redirect: "http://127.0.0.1:1/elsewhere"}
 	}

@@ -132,15 +132,19 @@ type shopFlags struct {
 	// An order that is asked for twice under one request id is one order.
 	ShopIdempotent bool          `help:"The shop takes a repeated request id for the same order." default:"true" negatable:""`
 	ChargeRetryFor time.Duration `help:"How long a charge is tried before it is left unresolved, 1s to 720h." default:"24h"`
+	ShopEcho       string        `help:"Fields of the shop's answer that must repeat what was asked for, else it is no verdict: request_id, customer_id, both or none." default:"request_id,customer_id" empty:"" placeholder:"FIELDS"`
 }
 
 // validate returns an error that names the first wrong setting.
 func (f *shopFlags) validate() error {
-	if f.ShopTimeout < 100*time.Millisecond || f.ShopTimeout > 5*time.Minute {
+	if f.ShopTimeout < 100*time.Millisecond || f.ShopTimeout > shop.MaxTimeout {
 		return fmt.Errorf("--shop-timeout ($SHOP_TIMEOUT): must be 100ms to 5m, not %s", f.ShopTimeout)
 	}
 	if f.ChargeRetryFor < time.Second || f.ChargeRetryFor > 720*time.Hour {
 		return fmt.Errorf("--charge-retry-for ($CHARGE_RETRY_FOR): must be 1s to 720h, not %s", f.ChargeRetryFor)
+	}
+	if _, err := shop.ParseEcho(f.ShopEcho); err != nil {
+		return fmt.Errorf("--shop-echo ($SHOP_ECHO): %w, not %q", err, f.ShopEcho)
 	}
 	if f.ShopURL == "" || f.ShopAPIKey == "" || f.ShopAPISecret == "" {
 		return nil // kong says what is missing
@@ -154,8 +158,12 @@ func (f *shopFlags) validate() error {
 }
 
 func (f *shopFlags) client() (*shop.Client, error) {
+	echo, err := shop.ParseEcho(f.ShopEcho)
+	if err != nil {
+		return nil, err
+	}
 	client, err := shop.New(shop.Config{
-		URL: f.ShopURL, APIKey: f.ShopAPIKey, APISecret: shop.Secret(f.ShopAPISecret), Timeout: f.ShopTimeout, Version: Version,
+		URL: f.ShopURL, APIKey: f.ShopAPIKey, APISecret: shop.Secret(f.ShopAPISecret), Timeout: f.ShopTimeout, Echo: echo, Version: Version,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("SHOP_URL, SHOP_API_KEY or SHOP_API_SECRET: %w", err)

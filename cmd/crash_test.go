@@ -133,8 +133,7 @@ func (table crashTable) site(t *testing.T, namespace string) *crashSite {
 	t.Helper()
 	address := binary(t, "TEST_TEMPORAL_ADDRESS")
 	s := &crashSite{site: newSiteIn(t, address, namespace, shoptest.Options{NewOrderPerCall: !table.idempotent}), crashTable: table}
-	// An activity of a dead worker is missed after SHOP_TIMEOUT and 5 s.
-	s.extra = []string{fmt.Sprintf("SHOP_IDEMPOTENT=%t", table.idempotent), "SHOP_TIMEOUT=5s"}
+	s.extra = []string{fmt.Sprintf("SHOP_IDEMPOTENT=%t", table.idempotent)}
 	n := 1
 	if table.page {
 		n = pageOfFive

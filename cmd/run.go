@@ -117,7 +117,8 @@ func variable(flag string) string {
 
 // resolve gives a flag that is not on the command line the value of its
 // environment twin. One tagged once, such as --json, has none: it belongs to one
-// call, and its name may mean something else in somebody's environment.
+// call, and its name may mean something else in somebody's environment. An empty
+// variable counts as absent, unless the flag is tagged empty: then it is a value.
 func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	if flag.Tag.Has("once") {
 		return nil, nil
@@ -130,10 +131,16 @@ func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 			return nil, err
 		}
 	}
-	if value == "" {
+	if value == "" && !(flag.Tag.Has("empty") && isSet(name)) {
 		return nil, nil
 	}
 	return value, nil
+}
+
+// isSet tells an empty variable from an absent one, which getenv does not.
+func isSet(name string) bool {
+	_, set := os.LookupEnv(name)
+	return set
 }
 
 // secret reads the file that NAME_FILE names, where NAME is not set itself.

@@ -60,6 +60,7 @@ func TestAWrongSettingStopsTheStartInOneLine(t *testing.T) {
 		"secret twice":       {map[string]string{"SHOP_API_SECRET_FILE": missing}, "SHOP_API_SECRET_FILE"},
 		"timeout":            {map[string]string{"SHOP_TIMEOUT": "1h"}, "SHOP_TIMEOUT"},
 		"retries":            {map[string]string{"CHARGE_RETRY_FOR": "-1s"}, "CHARGE_RETRY_FOR"},
+		"echo":               {map[string]string{"SHOP_ECHO": "Customer_ID"}, "SHOP_ECHO"},
 		"shop":               {map[string]string{"SHOP_URL": "ftp://shop"}, "SHOP_URL"},
 		"boolean":            {map[string]string{"SHOP_IDEMPOTENT": "perhaps"}, "shop-idempotent"},
 		"log level":          {map[string]string{"LOG_LEVEL": "loud"}, "log-level"},

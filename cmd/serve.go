@@ -108,13 +108,17 @@ func withProcess(ctx context.Context, env *environment, d databaseFlags, l logFl
 		return fmt.Errorf("the Temporal settings (TEMPORAL_*): %w", err)
 	}
 	defer temporal.Close()
-	defer context.AfterFunc(ctx, func() { log.InfoContext(ctx, "stopping: what is under way may finish", "within", drainTime) })()
+	defer context.AfterFunc(ctx, func() { log.InfoContext(ctx, "stopping: what is under way may finish") })()
 	return run(&process{store: store, temporal: temporal, namespace: options.Namespace, names: d.names(), log: log})
 }
 
 // drainTime bounds a stop: what is under way may finish within it. Kubernetes
 // and Docker kill after 30 s and 10 s by default; docs/operations.md says more.
-const drainTime = 20 * time.Second
+// A worker with a longer SHOP_TIMEOUT takes as long as one call, and drainSettle.
+const (
+	drainTime   = 20 * time.Second
+	drainSettle = 10 * time.Second
+)
 
 // Time limits of the HTTP server. A charge's answer may wait for up to a minute;
 // a stream sets limits of its own.
@@ -205,7 +209,8 @@ func (p *process) runWorker(ctx context.Context, f shopFlags) error {
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
 	}, worker.Starter(p.temporal, p.names), p.log)
 	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace, Names: p.names})
-	return worker.New(p.temporal, p.names, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
+	drain := max(drainTime, f.ShopTimeout+drainSettle)
+	return worker.New(p.temporal, p.names, acts, drain).Run(ctx, p.temporal, p.namespace, p.log)
 }
 
 // adoptionPause is the wait between two looks whether the database may charge by now;

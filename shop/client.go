@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -49,6 +50,7 @@ type Order struct {
 type Client struct {
 	orders    string // URL of the orders, ending in a slash
 	timeout   time.Duration
+	echo      []string
 	transport *http.Transport
 	// header is behind a pointer, and the redactor's pattern too: fmt, where it
 	// meets a Client in a field it may not call methods on, prints an address.
@@ -70,6 +72,7 @@ func New(config Config) (*Client, error) {
 	return &Client{
 		orders:    strings.TrimRight(config.URL, "/") + "/order/",
 		timeout:   config.Timeout,
+		echo:      slices.Clone(config.Echo),
 		transport: newTransport(config.Timeout),
 		header: &http.Header{
 			"Accept":       {"application/json"},
@@ -141,7 +144,11 @@ func (c *Client) PlaceOrder(ctx context.Context, order Order) Answer {
 	if !witness.believes() {
 		return c.notAsked(response)
 	}
-	return c.answered(ctx, response)
+	answer, about := c.answered(ctx, response, order)
+	if about != "" {
+		witness.hangUp() // what comes next on the connection is another's answer, too
+	}
+	return answer
 }
 
 // sendable refuses request ids that a server, or a proxy before it, may read as

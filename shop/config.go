@@ -13,6 +13,10 @@ import (
 // the shop's answers grows with its length.
 const maxCredential = 4096
 
+// MaxTimeout is the longest Config.Timeout. Who calls PlaceOrder must give it as
+// long.
+const MaxTimeout = 5 * time.Minute
+
 // Config is what a Client needs to know about the shop.
 type Config struct {
 	// URL is the shop's base, absolute, http or https; "/order/{request_id}" is
@@ -24,8 +28,12 @@ type Config struct {
 	// APISecret is sent as x-api-secret; the same characters as APIKey.
 	APISecret Secret
 	// Timeout bounds a whole call, from name resolution to the last byte of the
-	// body. It must be positive.
+	// body: more than zero, at most [MaxTimeout].
 	Timeout time.Duration
+	// Echo names the top-level fields of the shop's JSON that repeat what was
+	// asked for: [EchoRequestID], [EchoCustomerID], both, or none. An answer in
+	// which one of them is another is no verdict.
+	Echo []string
 	// Version names this program in the User-Agent, "drayman/<version>".
 	// Optional; characters of an RFC 9110 §5.6.2 token only.
 	Version string
@@ -43,8 +51,11 @@ func (c Config) validate() error {
 	if err := validCredential(string(c.APISecret)); err != nil {
 		return fmt.Errorf("shop: APISecret: %w", err)
 	}
-	if c.Timeout <= 0 {
-		return errors.New("shop: Timeout: must be greater than zero")
+	if c.Timeout <= 0 || c.Timeout > MaxTimeout {
+		return fmt.Errorf("shop: Timeout: must be greater than zero, and at most %s", MaxTimeout)
+	}
+	if err := validEcho(c.Echo); err != nil {
+		return fmt.Errorf("shop: Echo: %w", err)
 	}
 	if strings.ContainsFunc(c.Version, notToken) {
 		return errors.New("shop: Version: may hold letters, digits and .+-_~ only")

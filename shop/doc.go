@@ -32,7 +32,11 @@
 //   - An answer that was on the connection before the order began to leave is
 //     no verdict on it, and the connection is closed.
 //   - The status line decides. A body that is cut, slow, endless or no JSON
-//     never turns a 2xx into something else.
+//     never turns a 2xx into something else. One exception: JSON that names
+//     another request id or customer than were asked for (Config.Echo) makes
+//     the answer one about another order. Whatever its status, it leaves the
+//     order in doubt, and the connection is closed. An extra answer that names
+//     neither cannot be told from the right one.
 //   - A call ends within Config.Timeout, and reads at most 64 KiB of headers
 //     and 64 KiB + 1 byte of body.
 //   - Redirects are not followed and no proxy is used, so that key and secret

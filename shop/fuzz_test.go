@@ -42,7 +42,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	client := newClient(f, "http://shop.example", longTime)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		answer, requests := client.overPipe(t, string(text))
+		answer, requests := client.overPipe(t, testOrder, string(text))
 		requireSound(t, answer)
 		require.NotContains(t, answer.Detail, "the time for the call was over", "the shop hung up, so nothing is waited for")
 		require.Equal(t, 1, requests)

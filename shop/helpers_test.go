@@ -123,7 +123,7 @@ func answering(t testing.TB, text string) *rawShop {
 // overPipe places an order with a shop that reads a request and answers the
 // given bytes, in memory; it also tells how many requests were read. The client
 // is not to be used by others meanwhile.
-func (c *Client) overPipe(t testing.TB, text string) (answer Answer, requests int) {
+func (c *Client) overPipe(t testing.TB, order Order, text string) (answer Answer, requests int) {
 	var wg sync.WaitGroup
 	var shop rawShop
 	c.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
@@ -137,7 +137,7 @@ func (c *Client) overPipe(t testing.TB, text string) (answer Answer, requests in
 		})
 		return ours, nil
 	}
-	answer = c.PlaceOrder(t.Context(), testOrder)
+	answer = c.PlaceOrder(t.Context(), order)
 	c.Close()
 	wg.Wait()
 	return answer, int(shop.requests.Load())

@@ -51,15 +51,19 @@ func (c *Client) notAsked(response *http.Response) Answer {
 	return Answer{Outcome: outcome, HTTPStatus: response.StatusCode, Detail: c.detail(said, ""), Doubt: true}
 }
 
-// answered is the answer to a status line; the body only adds to it.
-func (c *Client) answered(ctx context.Context, response *http.Response) Answer {
-	answer := Answer{HTTPStatus: response.StatusCode}
+// answered is the answer to a status line; the body only adds to it, unless it is
+// about another order. Then about says how.
+func (c *Client) answered(ctx context.Context, response *http.Response, order Order) (answer Answer, about string) {
+	answer.HTTPStatus = response.StatusCode
 	answer.Outcome, answer.Doubt = judge(response.StatusCode)
 	body, err := readBody(response)
 	if err != nil {
 		err = fmt.Errorf("it could not be read whole (%s)", c.bodyFailure(ctx, err))
 	}
 	said := "The shop answered " + statusName(response.StatusCode)
+	if about = order.aboutAnother(c.echo, body); err == nil && about != "" {
+		return c.foreign(response, said, about), about
+	}
 	switch answer.Outcome {
 	case Charged:
 		answer.Order, err = c.order(body, err)
@@ -72,7 +76,20 @@ func (c *Client) answered(ctx context.Context, response *http.Response) Answer {
 		answer.RetryAfter = retryAfter(response.Header, c.now())
 		answer.Detail = c.refusal(said, response, quotable(body, err))
 	}
-	return answer
+	return answer, ""
+}
+
+// foreign is the answer where the body is about another order: no verdict on this
+// one, of which nothing is known. A wait that the shop asks for is honoured.
+func (c *Client) foreign(response *http.Response, said, about string) Answer {
+	outcome, _ := judge(response.StatusCode)
+	if outcome != Refused {
+		outcome = NotNow
+	}
+	return Answer{
+		Outcome: outcome, HTTPStatus: response.StatusCode, Doubt: true, RetryAfter: retryAfter(response.Header, c.now()),
+		Detail: c.detail(said+" about another order", about),
+	}
 }
 
 // refusal is the sentence for answers that make no order: a redirect's target

@@ -38,7 +38,7 @@ func TestTheShopEchoesTheSecret(t *testing.T) {
 	for _, credential := range []string{testSecret, testKey} {
 		for name, echo := range echoes(credential) {
 			for _, text := range answersWith(t, echo) {
-				answer, _ := client.overPipe(t, text)
+				answer, _ := client.overPipe(t, testOrder, text)
 				requireSound(t, answer)
 				require.NotContains(t, answer.Detail, echo, name)
 				require.NotContains(t, string(answer.Order), echo, name)

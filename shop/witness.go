@@ -59,7 +59,16 @@ func (w *witness) took(info httptrace.GotConnInfo) {
 func (w *witness) heard() {
 	if line := w.line.Load(); line != nil && line.state.Load() != lineAnswered {
 		w.stale.Store(true)
-		_ = line.Close() // the answer at hand is not believed anyway
+		w.hangUp()
+	}
+}
+
+// hangUp closes the connection, because an answer on it is not believed. An order
+// that has taken it meanwhile goes over another one if nothing of it was written,
+// and is in doubt otherwise.
+func (w *witness) hangUp() {
+	if line := w.line.Load(); line != nil {
+		_ = line.Close() // nothing that is left on it is wanted
 	}
 }
 

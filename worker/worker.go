@@ -62,7 +62,7 @@ func (w *Workers) register() []sdk.Worker {
 	options := sdk.Options{
 		MaxConcurrentWorkflowTaskPollers:        pollers,
 		MaxConcurrentActivityTaskPollers:        pollers,
-		MaxConcurrentLocalActivityExecutionSize: concurrentTasks,
+		MaxConcurrentLocalActivityExecutionSize: 2 * activities.CallsAtOnce,
 		MaxConcurrentActivityExecutionSize:      concurrentTasks,
 		WorkerStopTimeout:                       w.drain,
 		OnFatalError:                            w.fail,

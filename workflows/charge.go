@@ -18,13 +18,6 @@ const (
 	// ledgerPatience, longer than any outage that leaves the system worth running.
 	ledgerTimeout  = 5 * time.Second
 	ledgerPatience = 30 * 24 * time.Hour
-	// firstOrderTimeout bounds the first order call, inside the workflow task: it
-	// must end well below chargeTaskTimeout.
-	firstOrderTimeout = 5 * time.Second
-	// orderPause is the wait before the second order call, where the shop names
-	// none; it doubles up to orderPauseMax.
-	orderPause    = time.Second
-	orderPauseMax = 5 * time.Minute
 	// heldPause is the wait for a charge that a page of a billing run has claimed.
 	heldPause = time.Second
 )
@@ -110,41 +103,51 @@ func ledgerRetries() *temporal.RetryPolicy {
 // unresolved: the shop may have the order.
 func placeOrder(ctx workflow.Context, installation string, claim *activities.ClaimChargeOutput) (placed billing.Charge, interrupted error) {
 	charge := *claim.Charge
-	order := func() activities.PlaceOrderInput {
-		return activities.PlaceOrderInput{Charge: charge, Installation: installation}
-	}
 	if claim.Policy.Idempotent {
-		first := workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
-			StartToCloseTimeout:    firstOrderTimeout,
-			ScheduleToCloseTimeout: firstOrderTimeout,
-			RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
-			Summary:                fmt.Sprintf("order %s", charge.RequestID),
-		})
-		err := workflow.ExecuteLocalActivity(first, acts.PlaceOrder, order()).Get(first, &placed)
-		if err == nil {
+		placed, err := placeAtOnce(ctx, activities.PlaceOrderInput{Charge: charge, Installation: installation})
+		if err == nil && placed.RequestID != "" { // else no call was free
 			return placed, nil
 		}
-		if err := pauseAfter(ctx, &charge, err, claim.Policy); err != nil {
+		if err == nil {
+			err = ctx.Err()
+		} else {
+			err = pauseAfter(ctx, &charge, err, claim.Policy)
+		}
+		if err != nil {
 			return unplaced(charge), err
 		}
 	}
-	retried := workflow.WithActivityOptions(ctx, orderOptions(ctx, &charge, claim.Policy))
-	err := workflow.ExecuteActivity(retried, acts.PlaceOrder, order()).Get(retried, &placed)
+	retried := workflow.WithActivityOptions(ctx, orderOptions(ctx, &charge))
+	in := activities.PlaceOrderInput{Charge: charge, RetryFor: claim.Policy.RetryFor, Installation: installation}
+	err := workflow.ExecuteActivity(retried, acts.PlaceOrder, in).Get(retried, &placed)
 	if err == nil {
 		return placed, nil
 	}
 	noteFailure(&charge, err)
-	if !temporal.IsCanceledError(err) {
-		err = nil
-	}
-	return unplaced(charge), err
+	return unplaced(charge), ctx.Err()
+}
+
+// placeAtOnce asks the shop inside the workflow task, whose heartbeats keep it open
+// as long as the call takes. A cancellation does not cut the call. It returns no
+// charge if the worker makes too many such calls already.
+func placeAtOnce(ctx workflow.Context, in activities.PlaceOrderInput) (placed billing.Charge, err error) {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
+		StartToCloseTimeout:    activities.PlaceOrderTime,
+		ScheduleToCloseTimeout: ledgerPatience, // the wait for a place is no part of the call
+		RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
+		Summary:                fmt.Sprintf("order %s", in.Charge.RequestID),
+	})
+	err = workflow.ExecuteLocalActivity(ctx, acts.PlaceOrder, in).Get(ctx, &placed)
+	return placed, err
 }
 
 // pauseAfter waits, after the first call has failed, as long as the shop asked,
 // but not longer than the retries may go on.
 func pauseAfter(ctx workflow.Context, charge *billing.Charge, failure error, policy activities.Policy) error {
 	noteFailure(charge, failure)
-	wait := orderPause
+	wait := activities.OrderPause
 	var asked *temporal.ApplicationError
 	if errors.As(failure, &asked) {
 		wait = max(wait, asked.NextRetryDelay())
@@ -155,14 +158,17 @@ func pauseAfter(ctx workflow.Context, charge *billing.Charge, failure error, pol
 	return workflow.NewTimerWithOptions(ctx, wait, workflow.TimerOptions{Summary: "before the order is asked for again"}).Get(ctx, nil)
 }
 
-func orderOptions(ctx workflow.Context, charge *billing.Charge, policy activities.Policy) workflow.ActivityOptions {
+// orderOptions are those of the retries. The activity itself ends them after
+// CHARGE_RETRY_FOR: a ScheduleToCloseTimeout would cut a call that is under way, and
+// so would a cancellation that is not waited for.
+func orderOptions(ctx workflow.Context, charge *billing.Charge) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
-		TaskQueue: orderTaskQueue(ctx),
-		// Leaves room for the ledger's part of the activity.
-		StartToCloseTimeout:    policy.ShopTimeout + ledgerTimeout,
-		ScheduleToCloseTimeout: policy.RetryFor,
+		TaskQueue:           orderTaskQueue(ctx),
+		StartToCloseTimeout: activities.PlaceOrderTime,
+		HeartbeatTimeout:    beatTimeout,
+		WaitForCancellation: true,
 		RetryPolicy: &temporal.RetryPolicy{
-			InitialInterval: orderPause, BackoffCoefficient: 2, MaximumInterval: orderPauseMax,
+			InitialInterval: activities.OrderPause, BackoffCoefficient: 2, MaximumInterval: activities.OrderPauseMax,
 		},
 		Summary: fmt.Sprintf("order %s, with retries", charge.RequestID),
 	}

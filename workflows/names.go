@@ -83,8 +83,9 @@ func (n Names) ScheduleID() string { return n.with("billing-run") }
 // that each month has one of its own.
 func (n Names) ScheduledRunID() string { return n.with("scheduled-run") }
 
-// chargeTaskTimeout bounds one workflow task. The first order call runs inside
-// of it, see firstOrderTimeout.
+// chargeTaskTimeout is how long a worker that died in a workflow task keeps it from
+// others. The first order call runs inside of a task and may take longer: the worker
+// then reports in time that it lives.
 const chargeTaskTimeout = 10 * time.Second
 
 // ChargeOptions start ChargeSubscription. A second start joins the first; a

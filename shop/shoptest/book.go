@@ -3,6 +3,7 @@ package shoptest
 import (
 	"crypto/rand"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
@@ -35,7 +36,7 @@ var errClosed = errors.New("shoptest: the shop is closed")
 // book is the order book. Its lock is held for a few microseconds a booking,
 // one write to the journal included.
 type book struct {
-	perCall bool
+	perCall, foldCase bool
 
 	mu         sync.Mutex
 	closed     bool
@@ -45,14 +46,14 @@ type book struct {
 	byCustomer map[string][]int
 }
 
-func newBook(path string, perCall bool) (*book, error) {
-	b := &book{perCall: perCall}
+func newBook(o Options) (*book, error) {
+	b := &book{perCall: o.NewOrderPerCall, foldCase: o.FoldCase}
 	b.clear()
-	if path == "" {
+	if o.Journal == "" {
 		return b, nil
 	}
 	var err error
-	b.journal, err = openJournal(path, b.add)
+	b.journal, err = openJournal(o.Journal, b.add)
 	return b, err
 }
 
@@ -66,9 +67,9 @@ func (b *book) place(requestID, customerID string, sku int, at time.Time) (Order
 	if b.closed {
 		return Order{}, booked, errClosed
 	}
-	if i, ok := b.byRequest[requestID]; ok && !b.perCall {
+	if i, ok := b.byRequest[b.key(requestID)]; ok && !b.perCall {
 		found := &b.orders[i]
-		if found.CustomerID != customerID || found.SKU != sku {
+		if !b.foldCase && (found.CustomerID != customerID || found.SKU != sku) {
 			return Order{}, conflict, nil
 		}
 		found.Calls++
@@ -83,11 +84,19 @@ func (b *book) place(requestID, customerID string, sku int, at time.Time) (Order
 	return order, booked, nil
 }
 
+// key is what the book takes a request id for.
+func (b *book) key(requestID string) string {
+	if b.foldCase {
+		return strings.ToLower(requestID)
+	}
+	return requestID
+}
+
 func (b *book) add(order Order) {
 	i := len(b.orders)
 	order.Calls = 1
 	b.orders = append(b.orders, order)
-	b.byRequest[order.RequestID] = i
+	b.byRequest[b.key(order.RequestID)] = i
 	b.byCustomer[order.CustomerID] = append(b.byCustomer[order.CustomerID], i)
 }
 

@@ -58,6 +58,10 @@ type Fault struct {
 	Body string `json:"body,omitempty"`
 	// Cut is CutBefore or CutAfter: no answer at all.
 	Cut string `json:"cut,omitempty"`
+	// Extra is the body of a second answer, a 200, that nobody asked for: it comes on
+	// the same connection two milliseconds after the first. Only a server of [Start]
+	// sends it.
+	Extra string `json:"extra,omitempty"`
 }
 
 // Validate reports a fault that could do nothing or that contradicts itself.
@@ -75,12 +79,12 @@ func (f Fault) Validate() error { //nolint:cyclop // a list of rules, one a line
 		return errors.New("status must lie between 200 and 999")
 	case f.Cut != "" && f.Cut != CutBefore && f.Cut != CutAfter:
 		return fmt.Errorf("cut must be %q or %q", CutBefore, CutAfter)
-	case f.Cut != "" && (f.Status != 0 || f.Redirect != "" || f.Body != "" || f.RetryAfter != "" || f.BookFirst):
+	case f.Cut != "" && (f.Status != 0 || f.Redirect != "" || f.Body != "" || f.RetryAfter != "" || f.BookFirst || f.Extra != ""):
 		return errors.New("cut means no answer: it goes with delay only")
 	case f.BookFirst && f.Status == 0 && f.Redirect == "":
 		return errors.New("book_first needs status or redirect; the other effects book first anyway")
-	case f.Delay == 0 && f.Status == 0 && f.Redirect == "" && f.Body == "" && f.RetryAfter == "" && f.Cut == "":
-		return errors.New("no effect: set delay, status, redirect, body, retry_after or cut")
+	case f.Delay == 0 && f.Status == 0 && f.Redirect == "" && f.Body == "" && f.RetryAfter == "" && f.Cut == "" && f.Extra == "":
+		return errors.New("no effect: set delay, status, redirect, body, retry_after, cut or extra")
 	}
 	return nil
 }

@@ -148,6 +148,7 @@ func TestUselessFaultsAreRefused(t *testing.T) {
 		{Cut: "maybe"},
 		{Cut: CutAfter, Status: 500},
 		{Cut: CutAfter, Body: "x"},
+		{Cut: CutAfter, Extra: "x"},
 		{BookFirst: true, Delay: 1},
 	} {
 		require.Error(t, faults.replace([]Fault{{Status: 500}, fault}), "%+v", fault)

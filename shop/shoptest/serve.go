@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 	"unicode/utf8"
@@ -22,6 +24,7 @@ type reply struct {
 	text       string // is set, which is written as it stands
 	location   string
 	retryAfter string
+	extra      string // a second answer
 }
 
 // orderBody is the body of a call.
@@ -37,7 +40,18 @@ func (s *Shop) serveOrder(w http.ResponseWriter, r *http.Request) {
 	answer := s.decide(r)
 	s.calls.end(mark, answer.status)
 	answer.send(w)
+	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && answer.extra != "" {
+		extra := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer.extra), answer.extra)
+		time.AfterFunc(extraAfter, func() { _, _ = io.WriteString(conn, extra) }) // the caller may be gone
+	}
 }
+
+// connKey is the context's key for the connection of a call.
+type connKey struct{}
+
+// extraAfter is when a second answer follows the first: when the next order may
+// have taken the connection.
+const extraAfter = 2 * time.Millisecond
 
 func (s *Shop) decide(r *http.Request) reply {
 	if !s.admits(r.Header) {
@@ -137,7 +151,7 @@ func (f Fault) change(answer reply) reply {
 	case f.Redirect != "":
 		answer = failure(http.StatusTemporaryRedirect, "fault")
 	}
-	answer.location, answer.text, answer.retryAfter = f.Redirect, f.Body, f.RetryAfter
+	answer.location, answer.text, answer.retryAfter, answer.extra = f.Redirect, f.Body, f.RetryAfter, f.Extra
 	return answer
 }
 

@@ -21,6 +21,9 @@ type Options struct {
 	NewOrderPerCall bool
 	// Guard says whom the shop serves; its zero value fits a server on loopback.
 	Guard guard.Policy
+	// FoldCase compares request ids without case, as some shops do: a call whose id
+	// differs in case alone gets the order that is there, whosever it is.
+	FoldCase bool
 	// Now is the clock for times of orders and calls; nil means time.Now.
 	Now func() time.Time
 }
@@ -42,7 +45,7 @@ func New(options Options) (*Shop, error) {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	book, err := newBook(options.Journal, options.NewOrderPerCall)
+	book, err := newBook(options)
 	if err != nil {
 		return nil, err
 	}

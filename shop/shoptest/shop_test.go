@@ -46,6 +46,16 @@ func TestOrderIsBookedOnce(t *testing.T) {
 	}, s.Calls())
 }
 
+func TestFoldCase_OneOrderForTwoCustomers(t *testing.T) {
+	t.Parallel()
+	s := Start(t, Options{FoldCase: true})
+	for _, id := range []string{"Club-X", "club-x"} {
+		_, answer := call(t, s, id, `{"customer_id":"c-`+id+`","sku_id":1}`)
+		require.Equal(t, "Club-X", answer["request_id"])
+	}
+	require.Len(t, s.Orders(), 1)
+}
+
 func TestNewOrderPerCall(t *testing.T) {
 	t.Parallel()
 	s := Start(t, Options{NewOrderPerCall: true})

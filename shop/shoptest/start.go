@@ -1,6 +1,7 @@
 package shoptest
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -34,7 +35,12 @@ func Start(t testing.TB, options Options) *Server {
 	s := &Server{
 		Shop: shop,
 		URL:  "http://" + listener.Addr().String(),
-		http: &http.Server{Handler: shop, ReadHeaderTimeout: time.Minute},
+		http: &http.Server{
+			Handler: shop, ReadHeaderTimeout: time.Minute,
+			ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+				return context.WithValue(ctx, connKey{}, conn)
+			},
+		},
 		done: make(chan struct{}),
 	}
 	go func() {
