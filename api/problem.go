@@ -63,6 +63,7 @@ var statusOf = map[billing.Code]int{
 	billing.CodeRunNotFound:          http.StatusNotFound,
 	billing.CodeRunNotActive:         http.StatusConflict,
 	billing.CodePeriodInFuture:       http.StatusConflict,
+	billing.CodeDatabaseRefused:      http.StatusInternalServerError,
 	codeBadRequest:                   http.StatusBadRequest,
 	codeNotFound:                     http.StatusNotFound,
 	codeMethodNotAllowed:             http.StatusMethodNotAllowed,

@@ -26,6 +26,7 @@ const (
 	CodeRunNotFound          Code = "run_not_found"
 	CodeRunNotActive         Code = "run_not_active"
 	CodePeriodInFuture       Code = "period_in_future"
+	CodeDatabaseRefused      Code = "database_refused" // trying again is of no use
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for
