@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +20,6 @@ type ClaimChargeInput struct {
 	RequestID       billing.RequestID `json:"request_id"` // "": derived
 	RunID           string            `json:"run_id,omitempty"`
 	RequireEligible bool              `json:"require_eligible"`
-	Owner           string            `json:"owner"`
 }
 
 // ClaimChargeOutput is the claim, and how to treat the shop from here on: the
@@ -35,7 +35,7 @@ type ClaimChargeOutput struct {
 func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
 	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
 		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
-	}, in.Owner, a.policy.Idempotent)
+	}, billing.ChargeOwner, a.policy.Idempotent)
 	if err != nil {
 		return nil, asFailure(err)
 	}
@@ -61,6 +61,7 @@ const (
 	FailureShopRefused = "shop_refused_us" // the shop refused our credentials or address, no customer
 	FailureDeclined    = "declined"        // the shop declined this customer's order
 	FailureInDoubt     = "in_doubt"        // nobody knows whether the shop has the order
+	FailureNotClaimed  = "not_claimed"     // another works on the charge: nothing was asked of the shop
 )
 
 // refusedRetry is the wait after the shop has refused our set-up: a person must
@@ -71,8 +72,15 @@ const refusedRetry = 5 * time.Minute
 // settled: charged, declined, or, where the shop is not idempotent and the
 // request may have reached it, unresolved. Any other answer is an error, to be
 // tried again.
+//
+// It asks for what the ledger has under the request id, whatever else the input
+// says. A charge that is settled there it returns as it stands; without a claim of
+// the subscription and period, the error is final, and nothing is asked.
 func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
-	charge := in.Charge
+	charge, err := a.claimed(ctx, in.Charge)
+	if err != nil || charge.Status != billing.Pending {
+		return &charge, err
+	}
 	if !a.policy.Idempotent {
 		doubted, err := a.doubted(ctx, charge)
 		if err != nil || doubted != nil {
@@ -97,6 +105,37 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 		NextRetryDelay: delay,
 		Details:        []any{NotPlaced{Code: charge.FailureCode, Detail: answer.Detail, Attempts: charge.Attempts}},
 	})
+}
+
+// claimed reads the charge back from the ledger, with the attempts that the workflow
+// has counted.
+func (a *Activities) claimed(ctx context.Context, in billing.Charge) (billing.Charge, error) {
+	refuse := func(err *billing.Error) (billing.Charge, error) {
+		return in, temporal.NewApplicationErrorWithOptions(err.Detail, string(err.Code), temporal.ApplicationErrorOptions{
+			NonRetryable: true, Details: []any{NotPlaced{Code: string(err.Code), Detail: err.Detail, Attempts: in.Attempts}},
+		})
+	}
+	row, err := within(ctx, func(ctx context.Context) (*billing.Charge, error) {
+		return a.store.ChargeByRequestID(ctx, in.RequestID)
+	})
+	var known *billing.Error
+	switch {
+	case errors.As(err, &known):
+		return refuse(known)
+	case err != nil:
+		return in, fmt.Errorf("reading the claim back: %w", err)
+	case row.SubscriptionID != in.SubscriptionID || row.Period != in.Period:
+		return refuse(billing.Errorf(billing.CodeRequestIDReused, "request id %q is that of another subscription or period", in.RequestID))
+	case row.Status != billing.Pending:
+		return *row, nil
+	case row.Owner != billing.ChargeOwner && !row.ClaimedUntil.IsZero():
+		return refuse(billing.Errorf(FailureNotClaimed, "the charge is held by %q, so nothing was asked of the shop", row.Owner))
+	}
+	if _, err := billing.ParseRequestID(string(row.RequestID)); errors.As(err, &known) {
+		return refuse(known) // written by hand
+	}
+	row.Attempts = in.Attempts
+	return *row, nil
 }
 
 // doubted asks leave to send to a shop that is not idempotent. Where it was given
@@ -168,6 +207,12 @@ type SettleChargeInput struct {
 // SettleCharge records the outcome, see models.Store.SettleCharge, and returns
 // the charge as the ledger has it now.
 func (a *Activities) SettleCharge(ctx context.Context, in SettleChargeInput) (*billing.Charge, error) {
+	switch c := in.Charge; {
+	case c.RequestID == "" || c.SubscriptionID == "" || c.Period.IsZero():
+		return nil, asFailure(billing.Invalid("charge", "must have a request id, a subscription and a period"))
+	case c.Status != billing.Charged && c.Status != billing.Declined && c.Status != billing.Unresolved:
+		return nil, asFailure(billing.Invalid("status", "must be charged, declined or unresolved"))
+	}
 	settled, err := a.store.SettleCharge(ctx, in.Charge)
 	if err != nil {
 		return nil, asFailure(err)

@@ -1,7 +1,9 @@
 package activities
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -18,9 +20,26 @@ type StartRunInput struct {
 
 // StartRun records the run, with its cut-off now, once for each execution.
 func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.Run, error) {
+	if err := cmp.Or(in.Period.Validate(), in.Settings.Validate()); err != nil {
+		return nil, asFailure(err)
+	}
+	if in.ExecutionID == "" {
+		return nil, asFailure(billing.Invalid("execution_id", "must be given"))
+	}
 	ctx, stop := keepBeating(ctx, nothing) // counting who is due takes seconds for a million
 	defer stop()
-	return a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
+	run, err := a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
+	return run, asFailure(err)
+}
+
+// recorded reads the run's row, which decides its period and settings, whatever the
+// input of an activity says.
+func (a *Activities) recorded(ctx context.Context, runID string, period billing.Period) (*billing.Run, error) {
+	run, err := within(ctx, func(ctx context.Context) (*billing.Run, error) { return a.store.RunByID(ctx, runID) })
+	if err == nil && run.Period != period {
+		err = billing.Invalid("period", fmt.Sprintf("must be that of the run, which is %s", run.Period))
+	}
+	return run, asFailure(err)
 }
 
 // ControlRunInput changes the state of a run, or, where OrdersPerSecond is set,
@@ -36,11 +55,18 @@ type ControlRunInput struct {
 // returns the run as it stands.
 func (a *Activities) ControlRun(ctx context.Context, in ControlRunInput) (*billing.Run, error) {
 	if in.OrdersPerSecond != nil {
+		if err := billing.ValidatePace(*in.OrdersPerSecond); err != nil {
+			return nil, asFailure(err)
+		}
 		run, err := a.store.SetRunPace(ctx, in.RunID, *in.OrdersPerSecond)
 		return run, asFailure(err)
 	}
-	if in.State == billing.RunPaused {
+	switch in.State {
+	case billing.RunRunning, billing.RunFinished, billing.RunCancelled:
+	case billing.RunPaused:
 		a.log.WarnContext(ctx, "billing run pauses", "run", in.RunID, "reason", in.Reason)
+	default:
+		return nil, asFailure(billing.Invalid("state", "must be running, paused, finished or cancelled"))
 	}
 	run, err := a.store.SetRunState(ctx, in.RunID, in.State, in.Reason)
 	return run, asFailure(err)
@@ -88,10 +114,17 @@ type PlanRunOutput struct {
 
 // PlanRun cuts those who are eligible and uncharged into pages.
 func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutput, error) {
+	settings := billing.RunSettings{PageSize: in.PageSize}.WithDefaults()
+	if err := cmp.Or(in.Period.Validate(), settings.Validate()); err != nil {
+		return nil, asFailure(err)
+	}
+	if in.Pages < 1 || in.Pages > maxPlanned {
+		return nil, asFailure(billing.Invalid("pages", fmt.Sprintf("must be 1 to %d", maxPlanned)))
+	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
-	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, in.PageSize, in.Pages)
-	return &PlanRunOutput{Ends: ends, More: more}, err
+	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, settings.PageSize, in.Pages)
+	return &PlanRunOutput{Ends: ends, More: more}, asFailure(err)
 }
 
 // StartChargesInput asks for a workflow for each of the subscriptions; or, with
@@ -115,6 +148,8 @@ type StartChargesOutput struct {
 }
 
 const (
+	// maxPlanned bounds the pages that are cut at once.
+	maxPlanned = 1000
 	// maxOpenCharges bounds the workflows of a run that are open at once. Pages
 	// do not wait for them: those that fail for a day must not starve the rest.
 	maxOpenCharges = 2000
@@ -132,6 +167,9 @@ const (
 // waits while the run is paused. It returns when all are started, or the run has
 // ended. Starting one twice does no harm.
 func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) (*StartChargesOutput, error) {
+	if _, err := a.recorded(ctx, in.RunID, in.Period); err != nil {
+		return nil, err
+	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
 	if !in.LeftOver {

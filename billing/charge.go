@@ -65,9 +65,10 @@ type ChargeRequest struct {
 // billing run charges under whatever ids the table has, and need not name a
 // request id; it has only to be one of the period.
 func (r ChargeRequest) Validate() error {
+	if err := r.Period.Validate(); err != nil {
+		return err
+	}
 	switch {
-	case r.Period.IsZero():
-		return Invalid("period", "must be a month such as 2026-11")
 	case r.RunID == "":
 		if err := ValidateID("subscription_id", r.SubscriptionID); err != nil {
 			return err

@@ -81,11 +81,15 @@ func fieldNamed(of reflect.Type, name string) (reflect.Type, bool) {
 	return nil, false
 }
 
-// typeError says in words what encoding/json says of a value of another type.
+// typeError says in words what encoding/json says of a value of another type. What a
+// field says of its own value stays as it is.
 func typeError(err error) error {
 	var wrong *json.UnmarshalTypeError
-	if !errors.As(err, &wrong) {
+	switch {
+	case err == nil, CodeOf(err) != "":
 		return err
+	case !errors.As(err, &wrong):
+		return Invalid("input", "must fit: "+err.Error())
 	}
 	return Invalid(wrong.Field, fmt.Sprintf("must be %s, not %.40s", inWords(wrong.Type.Kind()), wrong.Value))
 }

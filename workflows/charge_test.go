@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
@@ -47,16 +48,17 @@ func setup(t *testing.T, policy activities.Policy) *bench {
 		policy.RetryFor = 24 * time.Hour
 	}
 	policy.ShopTimeout = 5 * time.Second
-	client, err := shop.New(shop.Config{URL: b.shop.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
+	shopClient, err := shop.New(shop.Config{URL: b.shop.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
 	require.NoError(t, err)
-	t.Cleanup(client.Close)
+	t.Cleanup(shopClient.Close)
 	suite := testsuite.WorkflowTestSuite{}
 	suite.SetLogger(discard())
 	b.env = suite.NewTestWorkflowEnvironment()
 	b.env.SetWorkerOptions(worker.Options{})
+	b.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: workflows.ChargeWorkflowID("s", november(t)), TaskQueue: workflows.TaskQueue})
 	b.env.SetTestTimeout(time.Minute)
 	b.env.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
-	b.env.RegisterActivity(activities.New(b.store, client, policy, nil, slog.New(slog.DiscardHandler)))
+	b.env.RegisterActivity(activities.New(b.store, shopClient, policy, nil, slog.New(slog.DiscardHandler)))
 	return b
 }
 

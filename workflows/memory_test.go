@@ -64,6 +64,8 @@ func TestChargesAreRecalled(t *testing.T) {
 			live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
 			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 			server.SetFaults(subscribeAll(t, cases, live, backup)...)
+			live.Exec(t, `INSERT INTO billing_run (id, period, number, execution_id, state, cut_off, due, orders_per_second, page_size, concurrency, workflow_per_charge)
+				VALUES ('2026-11/1', '2026-11', 1, 'execution', 'running', $1, 1, 0, 500, 64, false)`, modelstest.Long)
 			temporal, namespace := startWorkerIn(t, live, server, policy)
 			want := []string{}
 			for id, c := range cases {
@@ -127,7 +129,8 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1}
 	request := in.RequestID
 	if of.forRun {
-		in.RequestID, request = "", billing.DerivedRequestID(november(t), id, 1)
+		in.RequestID, in.RunID = "", "2026-11/1"
+		request = billing.DerivedRequestID(november(t), id, 1)
 	}
 	options := workflows.ChargeOptions(in)
 	if of.unheard {

@@ -66,7 +66,7 @@ func TestRecordRuns(t *testing.T) {
 			require.GreaterOrEqual(t, len(histories), c.executions)
 			require.GreaterOrEqual(t, activitiesOf(histories[0], "RecallCharges"), max(1, c.recalls))
 			for i, h := range histories {
-				require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+				require.NoError(t, replay(h))
 				requireDeathIsNoticed(t, h)
 				if i < 2 {
 					save(t, "run", fmt.Sprintf("%s-%d", name, i+1), h)
