@@ -74,7 +74,7 @@ var textForm = reflect.TypeFor[interface{ UnmarshalText(text []byte) error }]()
 
 func fieldNamed(of reflect.Type, name string) (reflect.Type, bool) {
 	for i := range of.NumField() {
-		if tag, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); tag == name {
+		if tag, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); tag == name && tag != "" && tag != "-" {
 			return of.Field(i).Type, true
 		}
 	}
@@ -115,7 +115,9 @@ func Unambiguous(data []byte) error {
 	case hasHalfPair(data):
 		return errors.New(`must not hold half a surrogate pair, such as "\ud83c" alone`)
 	}
-	return uniqueNames(json.NewDecoder(bytes.NewReader(data)))
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber() // one that no float64 holds is for the field to judge
+	return uniqueNames(decoder)
 }
 
 var (

@@ -38,10 +38,18 @@ func november(t *testing.T) billing.Period {
 	return p
 }
 
+// inNovember is a clock that goes, and began in the middle of the month that the
+// tests charge: a new charge is of the current month.
+func inNovember() time.Time {
+	return time.Date(2026, 11, 15, 12, 0, 0, 0, time.UTC).Add(time.Since(begun))
+}
+
+var begun = time.Now()
+
 func setup(t *testing.T, policy activities.Policy) *bench {
 	t.Helper()
 	b := &bench{db: modelstest.SQLite(t), shop: shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})}
-	b.store = b.db.Open(t, nil)
+	b.store = b.db.Open(t, inNovember)
 	b.db.AddClub(t, 1, 1)
 	b.db.AddSubscription(t, "s", 1, "anna")
 	if policy.RetryFor == 0 {

@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -66,7 +67,7 @@ func TestChargesAreRecalled(t *testing.T) {
 			server.SetFaults(subscribeAll(t, cases, live, backup)...)
 			live.Exec(t, `INSERT INTO billing_run (id, period, number, execution_id, state, cut_off, due, orders_per_second, page_size, concurrency, workflow_per_charge)
 				VALUES ('2026-11/1', '2026-11', 1, 'execution', 'running', $1, 1, 0, 500, 64, false)`, modelstest.Long)
-			temporal, namespace := startWorkerIn(t, live, server, policy)
+			temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
 			want := []string{}
 			for id, c := range cases {
 				request := chargeAs(t, temporal, server, id, c)

@@ -143,7 +143,7 @@ func TestRecordCharges(t *testing.T) {
 		}},
 		"held-by-a-page": {prepare: func(t *testing.T, db modelstest.Database) {
 			db.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
-				VALUES ('page', 's', '2026-11', 'pending', 'billing-run/1', now() AT TIME ZONE 'UTC' + interval '4 seconds', 'anna', 1, '2026-11-01')`)
+				VALUES ('page', 's', '2026-11', 'pending', 'billing-run/1', $1, 'anna', 1, '2026-11-01')`, inNovember().Add(4*time.Second))
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
