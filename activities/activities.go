@@ -20,7 +20,9 @@ type Store interface {
 	PermitSending(ctx context.Context, id billing.RequestID) (bool, error)
 	WithdrawSending(ctx context.Context, id billing.RequestID) error
 	SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error)
+	ChargeByRequestID(ctx context.Context, id billing.RequestID) (*billing.Charge, error)
 
+	RunByID(ctx context.Context, id string) (*billing.Run, error)
 	StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error)
 	SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error)
 	SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error)

@@ -3,6 +3,7 @@ package activities
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,7 +21,6 @@ type ClaimChargeInput struct {
 	RequestID       billing.RequestID `json:"request_id"` // "": derived
 	RunID           string            `json:"run_id,omitempty"`
 	RequireEligible bool              `json:"require_eligible"`
-	Owner           string            `json:"owner"`
 	Installation    string            `json:"installation"` // the id of the one that asks
 }
 
@@ -44,7 +44,7 @@ func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*Cla
 	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
 		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
 		Installation: in.Installation,
-	}, in.Owner, a.policy.Idempotent)
+	}, billing.ChargeOwner, a.policy.Idempotent)
 	if err != nil {
 		return nil, asFailure(err)
 	}
@@ -73,6 +73,7 @@ const (
 	FailureShopRefused = "shop_refused_us" // the shop refused our credentials or address, no customer
 	FailureDeclined    = "declined"        // the shop declined this customer's order
 	FailureInDoubt     = "in_doubt"        // nobody knows whether the shop has the order
+	FailureNotClaimed  = "not_claimed"     // another works on the charge: nothing was asked of the shop
 )
 
 // refusedRetry is the wait after the shop has refused our set-up: a person must
@@ -102,6 +103,10 @@ const (
 // tried again, unless the retries are over by then. As a local activity it returns
 // nil, having asked nothing, if [CallsAtOnce] calls are under way.
 //
+// It asks for what the ledger has under the request id, whatever else the input
+// says. A charge that is settled there it returns as it stands; without a claim of
+// the subscription and period, the error is final, and nothing is asked.
+//
 // Only SHOP_TIMEOUT ends a call: not the end of the context. Where the activity is
 // started again in a process that still makes its call, because Temporal has lost
 // sight of it, it joins that call.
@@ -124,14 +129,18 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 }
 
 func (a *Activities) placeOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
-	begun, charge := time.Now(), in.Charge
+	begun := time.Now()
 	info := activity.GetInfo(ctx)
 	waited := info.StartedTime.Sub(info.ScheduledTime) // both by Temporal's clock
 	if info.Attempt > 1 && in.RetryFor > 0 && waited > in.RetryFor {
-		return nil, notPlaced(charge, "no worker was there to ask again in time", 0, true)
+		return nil, notPlaced(in.Charge, "no worker was there to ask again in time", 0, true)
 	}
 	if err := a.requireCharging(ctx, in.Installation); err != nil {
 		return nil, err
+	}
+	charge, err := a.claimed(ctx, in.Charge)
+	if err != nil || charge.Status != billing.Pending {
+		return &charge, err
 	}
 	if !a.policy.Idempotent {
 		doubted, err := a.doubted(ctx, charge)
@@ -173,6 +182,37 @@ func notPlaced(charge billing.Charge, detail string, delay time.Duration, over b
 		NonRetryable: over, NextRetryDelay: delay,
 		Details: []any{NotPlaced{Code: code, Detail: detail, Attempts: charge.Attempts}},
 	})
+}
+
+// claimed reads the charge back from the ledger, with the attempts that the workflow
+// has counted.
+func (a *Activities) claimed(ctx context.Context, in billing.Charge) (billing.Charge, error) {
+	refuse := func(err *billing.Error) (billing.Charge, error) {
+		return in, temporal.NewApplicationErrorWithOptions(err.Detail, string(err.Code), temporal.ApplicationErrorOptions{
+			NonRetryable: true, Details: []any{NotPlaced{Code: string(err.Code), Detail: err.Detail, Attempts: in.Attempts}},
+		})
+	}
+	row, err := within(ctx, func(ctx context.Context) (*billing.Charge, error) {
+		return a.store.ChargeByRequestID(ctx, in.RequestID)
+	})
+	var known *billing.Error
+	switch {
+	case errors.As(err, &known):
+		return refuse(known)
+	case err != nil:
+		return in, fmt.Errorf("reading the claim back: %w", err)
+	case row.SubscriptionID != in.SubscriptionID || row.Period != in.Period:
+		return refuse(billing.Errorf(billing.CodeRequestIDReused, "request id %q is that of another subscription or period", in.RequestID))
+	case row.Status != billing.Pending:
+		return *row, nil
+	case row.Owner != billing.ChargeOwner && !row.ClaimedUntil.IsZero():
+		return refuse(billing.Errorf(FailureNotClaimed, "the charge is held by %q, so nothing was asked of the shop", row.Owner))
+	}
+	if _, err := billing.ParseRequestID(string(row.RequestID)); errors.As(err, &known) {
+		return refuse(known) // written by hand
+	}
+	row.Attempts = in.Attempts
+	return *row, nil
 }
 
 // doubted asks leave to send to a shop that is not idempotent. Where it was given
@@ -247,6 +287,12 @@ type SettleChargeInput struct {
 func (a *Activities) SettleCharge(ctx context.Context, in SettleChargeInput) (*billing.Charge, error) {
 	if err := a.requireOurs(ctx, in.Installation); err != nil {
 		return nil, err
+	}
+	switch c := in.Charge; {
+	case c.RequestID == "" || c.SubscriptionID == "" || c.Period.IsZero():
+		return nil, asFailure(billing.Invalid("charge", "must have a request id, a subscription and a period"))
+	case c.Status != billing.Charged && c.Status != billing.Declined && c.Status != billing.Unresolved:
+		return nil, asFailure(billing.Invalid("status", "must be charged, declined or unresolved"))
 	}
 	settled, err := a.store.SettleCharge(ctx, in.Charge)
 	if err != nil {

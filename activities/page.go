@@ -85,9 +85,17 @@ type page struct {
 // When it runs again, after a worker's death, it first finds its own open claims
 // and repeats their request ids, and then goes on where its last heartbeat was.
 func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*ChargePageOutput, error) {
+	if in.Number < 1 {
+		return nil, asFailure(billing.Invalid("number", "must be at least 1"))
+	}
 	if err := a.requireOurs(ctx, in.Installation); err != nil {
 		return nil, err
 	}
+	run, err := a.recorded(ctx, in.Run.ID, in.Run.Period)
+	if err != nil {
+		return nil, err
+	}
+	in.Run, in.Concurrency = *run, min(in.Concurrency, billing.MaxConcurrency)
 	p := &page{
 		Activities: a, in: in, owner: fmt.Sprintf("billing-run/%s page %d", in.Run.ID, in.Number),
 		batch: min(maxBatch, max(in.Concurrency, 1)), out: ChargePageOutput{Cursor: in.After},

@@ -78,18 +78,23 @@ func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (
 	if err != nil {
 		return nil, err
 	}
-	_, err = within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.store.FreeClaims(ctx, in.Run) })
+	run, err := a.recorded(ctx, in.Run.ID, in.Run.Period)
+	if err != nil {
+		return nil, err
+	}
+	_, err = within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.store.FreeClaims(ctx, *run) })
 	if err != nil {
 		return nil, asFailure(err)
 	}
 	out := &RecallChargesOutput{Incarnation: incarnation, Idempotent: a.policy.Idempotent}
+	in.Run = *run
 	if a.memory != nil {
 		if out.Recalled, err = a.recallAll(ctx, in); err != nil {
 			return nil, err
 		}
 	}
 	// Last of all: what was put back is left over, too.
-	out.By, err = within(ctx, func(ctx context.Context) (time.Time, error) { return a.store.NewestOpen(ctx, in.Run.Period) })
+	out.By, err = within(ctx, func(ctx context.Context) (time.Time, error) { return a.store.NewestOpen(ctx, run.Period) })
 	return out, err
 }
 

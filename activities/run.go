@@ -1,7 +1,9 @@
 package activities
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -20,6 +22,12 @@ type StartRunInput struct {
 // StartRun records the run, with its cut-off now, once for each execution. As with
 // [Activities.ClaimCharge], a run of another installation fails for good.
 func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.Run, error) {
+	if err := cmp.Or(in.Period.Validate(), in.Settings.Validate()); err != nil {
+		return nil, asFailure(err)
+	}
+	if in.ExecutionID == "" {
+		return nil, asFailure(billing.Invalid("execution_id", "must be given"))
+	}
 	ctx, stop := keepBeating(ctx, nothing) // counting who is due takes seconds for a million
 	defer stop()
 	found, err := within(ctx, a.store.Installation)
@@ -29,7 +37,18 @@ func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.R
 	if err := found.Requires(in.Installation); err != nil {
 		return nil, asFailure(err)
 	}
-	return a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
+	run, err := a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
+	return run, asFailure(err)
+}
+
+// recorded reads the run's row, which decides its period and settings, whatever the
+// input of an activity says.
+func (a *Activities) recorded(ctx context.Context, runID string, period billing.Period) (*billing.Run, error) {
+	run, err := within(ctx, func(ctx context.Context) (*billing.Run, error) { return a.store.RunByID(ctx, runID) })
+	if err == nil && run.Period != period {
+		err = billing.Invalid("period", fmt.Sprintf("must be that of the run, which is %s", run.Period))
+	}
+	return run, asFailure(err)
 }
 
 // ControlRunInput changes the state of a run, or, where OrdersPerSecond is set,
@@ -49,11 +68,18 @@ func (a *Activities) ControlRun(ctx context.Context, in ControlRunInput) (*billi
 		return nil, err
 	}
 	if in.OrdersPerSecond != nil {
+		if err := billing.ValidatePace(*in.OrdersPerSecond); err != nil {
+			return nil, asFailure(err)
+		}
 		run, err := a.store.SetRunPace(ctx, in.RunID, *in.OrdersPerSecond)
 		return run, asFailure(err)
 	}
-	if in.State == billing.RunPaused {
+	switch in.State {
+	case billing.RunRunning, billing.RunFinished, billing.RunCancelled:
+	case billing.RunPaused:
 		a.log.WarnContext(ctx, "billing run pauses", "run", in.RunID, "reason", in.Reason)
+	default:
+		return nil, asFailure(billing.Invalid("state", "must be running, paused, finished or cancelled"))
 	}
 	run, err := a.store.SetRunState(ctx, in.RunID, in.State, in.Reason)
 	return run, asFailure(err)
@@ -110,10 +136,17 @@ func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutp
 	if err := a.requireOurs(ctx, in.Installation); err != nil {
 		return nil, err
 	}
+	settings := billing.RunSettings{PageSize: in.PageSize}.WithDefaults()
+	if err := cmp.Or(in.Period.Validate(), settings.Validate()); err != nil {
+		return nil, asFailure(err)
+	}
+	if in.Pages < 1 || in.Pages > maxPlanned {
+		return nil, asFailure(billing.Invalid("pages", fmt.Sprintf("must be 1 to %d", maxPlanned)))
+	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
-	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, in.PageSize, in.Pages)
-	return &PlanRunOutput{Ends: ends, More: more}, err
+	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, settings.PageSize, in.Pages)
+	return &PlanRunOutput{Ends: ends, More: more}, asFailure(err)
 }
 
 // StartChargesInput asks for a workflow for each of the subscriptions; or, with
@@ -138,6 +171,8 @@ type StartChargesOutput struct {
 }
 
 const (
+	// maxPlanned bounds the pages that are cut at once.
+	maxPlanned = 1000
 	// maxOpenCharges bounds the workflows of a run that are open at once. Pages
 	// do not wait for them: those that fail for a day must not starve the rest.
 	maxOpenCharges = 2000
@@ -156,6 +191,9 @@ const (
 // ended. Starting one twice does no harm.
 func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) (*StartChargesOutput, error) {
 	if err := a.requireCharging(ctx, in.Installation); err != nil {
+		return nil, err
+	}
+	if _, err := a.recorded(ctx, in.RunID, in.Period); err != nil {
 		return nil, err
 	}
 	ctx, stop := keepBeating(ctx, nothing)

@@ -68,6 +68,7 @@ var statusOf = map[billing.Code]int{
 	billing.CodePeriodInFuture:       http.StatusConflict,
 	billing.CodeNotAdopted:           http.StatusServiceUnavailable,
 	billing.CodeOtherInstallation:    http.StatusServiceUnavailable,
+	billing.CodeDatabaseRefused:      http.StatusInternalServerError,
 	codeBadRequest:                   http.StatusBadRequest,
 	codeNotFound:                     http.StatusNotFound,
 	codeMethodNotAllowed:             http.StatusMethodNotAllowed,

@@ -210,7 +210,7 @@ func (a *api) pauseRun(ctx context.Context, in *pauseRunInput) (*progressOutput,
 	if in.Body != nil {
 		request.Reason = in.Body.Reason
 	}
-	if err := billing.ValidateText("reason", request.Reason, 0, 500); err != nil {
+	if err := billing.ValidateText("reason", request.Reason, 0, billing.MaxReason); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	return a.updateRun(ctx, in.period(), workflows.PauseUpdate, request)

@@ -62,6 +62,29 @@ type ChargeRequest struct {
 	RequireEligible bool
 }
 
+// Validate returns an error with [CodeInvalid] that names the first bad field. A
+// billing run charges under whatever ids the table has, and need not name a
+// request id; it has only to be one of the period.
+func (r ChargeRequest) Validate() error {
+	if err := r.Period.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case r.RunID == "":
+		if err := ValidateID("subscription_id", r.SubscriptionID); err != nil {
+			return err
+		}
+	case r.SubscriptionID == "":
+		return Invalid("subscription_id", "must be given")
+	case !IsRunOf(r.RunID, r.Period):
+		return Invalid("run_id", "must be that of a run of "+r.Period.String())
+	case r.RequestID == "":
+		return nil
+	}
+	_, err := ParseRequestID(string(r.RequestID))
+	return err
+}
+
 // ChargeFacts is what a charge request meets.
 type ChargeFacts struct {
 	// Exists says that the subscription's row is there; the next four describe it.
@@ -136,6 +159,25 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 		return nil
 	}
 	return &Error{Code: CodeNotEligible, Reason: reason, Detail: fmt.Sprintf("the subscription cannot be charged: %s", reason.Sentence())}
+}
+
+// claimTolerance is how far from its month a request may come. A month begins up to
+// 14 hours before that of UTC, and ends up to 12 hours after it, depending on the
+// zone; the rest is for a request that waited for the database over midnight.
+const claimTolerance = 26 * time.Hour
+
+// CheckClaimable refuses a new charge, which no run asks for, of a month that is
+// not the current one in any time zone: [CodePeriodInFuture], or [CodeInvalid] where
+// it is over. A charge that was claimed in time is seen through at any time.
+func CheckClaimable(p Period, now time.Time) error {
+	begin := time.Date(p.year, p.month, 1, 0, 0, 0, 0, time.UTC)
+	switch {
+	case now.Before(begin.Add(-claimTolerance)):
+		return Errorf(CodePeriodInFuture, "%s has not begun; only a charge of the current month is new", p)
+	case now.After(begin.AddDate(0, 1, 0).Add(claimTolerance)):
+		return Invalid("period", fmt.Sprintf("must be the current month, for a new charge; %s is over, and only a billing run charges it", p))
+	}
+	return nil
 }
 
 // SubscriptionNotFound is the error about a subscription that has no row.

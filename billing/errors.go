@@ -28,6 +28,7 @@ const (
 	CodePeriodInFuture       Code = "period_in_future"
 	CodeNotAdopted           Code = "installation_not_adopted"
 	CodeOtherInstallation    Code = "other_installation"
+	CodeDatabaseRefused      Code = "database_refused" // trying again is of no use
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for

@@ -25,7 +25,7 @@ func ParsePeriod(s string) (Period, error) {
 	// time.Parse alone would do, but for its tolerance of forms like "2026-1".
 	t, err := time.Parse("2006-01", s)
 	if err != nil || len(s) != len("2006-01") || t.Year() == 0 {
-		return Period{}, Invalid("period", "must be a month such as 2026-11")
+		return Period{}, Period{}.Validate()
 	}
 	return Period{year: t.Year(), month: t.Month()}, nil
 }
@@ -43,6 +43,14 @@ func (p Period) Title() string { return fmt.Sprintf("%s %d", p.month, p.year) }
 
 // IsZero reports whether p is no period.
 func (p Period) IsZero() bool { return p == Period{} }
+
+// Validate returns an error with [CodeInvalid] where p is no period.
+func (p Period) Validate() error {
+	if p.IsZero() {
+		return Invalid("period", "must be a month such as 2026-11")
+	}
+	return nil
+}
 
 // Compare orders periods by time.
 func (p Period) Compare(q Period) int {

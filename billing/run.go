@@ -1,6 +1,10 @@
 package billing
 
-import "time"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // RunState is where a billing run stands.
 type RunState string
@@ -61,6 +65,16 @@ func (s RunSettings) Validate() error {
 	}
 	return ValidatePace(s.OrdersPerSecond)
 }
+
+// IsRunOf reports whether the id has the form of a run's of the period.
+func IsRunOf(runID string, p Period) bool {
+	number, ok := strings.CutPrefix(runID, p.String()+"/")
+	n, err := strconv.Atoi(number)
+	return ok && err == nil && n > 0
+}
+
+// MaxReason is the length of the reason that a person gives, in characters.
+const MaxReason = 500
 
 // ValidatePace checks a pace in orders a second: 0 for no cap, or 0.01 to 100,000.
 func ValidatePace(ordersPerSecond float64) error {

@@ -100,6 +100,7 @@ func TestClaimUnderAUsedRequestID(t *testing.T) {
 			require.Equal(t, billing.CodeRequestIDReused, billing.CodeOf(err))
 		}
 		later.RequestID = "R"
+		b.clock.set(day(30))
 		claim, err := b.ClaimCharge(t.Context(), later, "o", true)
 		require.NoError(t, err, "request ids differ by case; periods are apart")
 		require.Equal(t, billing.StepPlace, claim.Step)
@@ -324,5 +325,62 @@ func TestASubscriptionIsDeletedBesideItsCharge(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, facts.Exists)
 		require.NotNil(t, facts.Open)
+	})
+}
+
+// A new charge is of the current month, whatever the time zone, unless a run of its
+// month asks for it; what was claimed in time is seen through later.
+func TestClaimCharge_OtherMonthIsRefused(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		begin, end := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+		for at, code := range map[time.Time]billing.Code{
+			begin.Add(-27 * time.Hour): billing.CodePeriodInFuture,
+			begin.AddDate(-20, 0, 0):   billing.CodePeriodInFuture,
+			end.Add(27 * time.Hour):    billing.CodeInvalid,
+			end.AddDate(80, 0, 0):      billing.CodeInvalid,
+		} {
+			b.clock.set(at)
+			_, err := b.ClaimCharge(t.Context(), request("r"), "o", true)
+			require.Equal(t, code, billing.CodeOf(err), at)
+			_, err = b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: "2026-11/1"}, "o", true)
+			require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err), at)
+		}
+		require.Empty(t, b.Lines(t, "SELECT request_id FROM charge"))
+		for i, at := range []time.Time{begin.Add(-25 * time.Hour), end.Add(25 * time.Hour)} {
+			b.clock.set(at)
+			id := billing.RequestID(fmt.Sprint("in-time-", i))
+			claimed := b.claim(t, id, "o")
+			b.clock.set(end.AddDate(1, 0, 0))
+			require.Equal(t, billing.StepPlace, b.claim(t, id, "o").Step, "it is seen through")
+			b.settle(t, *claimed.Charge, billing.Declined)
+		}
+		run, err := b.StartRun(t.Context(), november, "execution", billing.RunSettings{}.WithDefaults())
+		require.NoError(t, err)
+		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID}, "o", true)
+		require.NoError(t, err)
+		require.Equal(t, billing.StepPlace, claim.Step)
+	})
+}
+
+// What the ledger cannot hold is refused for good; what a person can repair is not.
+func TestClaimCharge_DatabaseRefuses(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		b.AddSubscription(t, "blocked", 1, "bert")
+		if b.Database.Dialect == models.Postgres {
+			b.Exec(t, "ALTER TABLE charge ADD CONSTRAINT by_hand CHECK (subscription_id <> 'blocked')")
+		} else {
+			b.Exec(t, `CREATE TRIGGER by_hand BEFORE INSERT ON charge WHEN NEW.subscription_id = 'blocked' BEGIN SELECT RAISE(ABORT, 'no'); END`)
+		}
+		blocked := request("r")
+		blocked.SubscriptionID = "blocked"
+		_, err := b.ClaimCharge(t.Context(), blocked, "o", true)
+		require.Equal(t, billing.CodeDatabaseRefused, billing.CodeOf(err), err)
+
+		b.Exec(t, "DROP TABLE charge")
+		_, err = b.ClaimCharge(t.Context(), request("r"), "o", true)
+		require.Error(t, err)
+		require.Empty(t, billing.CodeOf(err))
 	})
 }

@@ -9,8 +9,11 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"gorm.io/gorm"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"drayman/billing"
 )
 
 // IsUnavailable reports whether the error means that the database cannot serve
@@ -40,4 +43,24 @@ func IsUnavailable(err error) bool {
 		}
 	}
 	return pgconn.SafeToRetry(err)
+}
+
+// finally gives an error that trying again does not mend the code database_refused:
+// PostgreSQL's classes 22, data exceptions, and 23, integrity constraints, and what
+// stands for them on SQLite. Any other error it returns as it is.
+func finally(err error) error {
+	var pg *pgconn.PgError
+	var lite *sqlite.Error
+	refused := errors.Is(err, gorm.ErrDuplicatedKey) || errors.Is(err, gorm.ErrCheckConstraintViolated) || errors.Is(err, gorm.ErrForeignKeyViolated)
+	switch {
+	case errors.As(err, &pg):
+		refused = strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")
+	case errors.As(err, &lite):
+		code := lite.Code() & 0xff
+		refused = code == sqlite3.SQLITE_CONSTRAINT || code == sqlite3.SQLITE_MISMATCH || code == sqlite3.SQLITE_TOOBIG
+	}
+	if !refused {
+		return err
+	}
+	return billing.Errorf(billing.CodeDatabaseRefused, "the database does not take the charge, and trying again is of no use: %v", err)
 }

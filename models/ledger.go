@@ -87,10 +87,14 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 // any longer, it takes over with that claim's request id. An unresolved charge
 // is taken up again only if the shop is idempotent.
 //
-// It returns the refusals of [billing.Decide] and of [billing.Installation], or
-// [ErrClaimRaced].
+// It returns the refusals of [billing.ChargeRequest.Validate], [billing.Decide] and,
+// for a new charge, [billing.CheckClaimable]; run_not_found where the run that asks
+// has no row; database_refused; or [ErrClaimRaced].
 func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error) {
 	var claim billing.Claim
+	if err := req.Validate(); err != nil {
+		return claim, err
+	}
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if err := s.lockSubscription(tx, req.SubscriptionID); err != nil {
 			return err
@@ -112,7 +116,7 @@ func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owne
 		}
 		return s.carryOut(tx, &claim, claimant{req, facts, owner, idempotentShop, now})
 	})
-	return claim, err
+	return claim, finally(err)
 }
 
 type claimant struct {
@@ -144,6 +148,9 @@ func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 }
 
 func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
+	if err := mayBegin(tx, by); err != nil {
+		return err
+	}
 	if by.req.RequestID == "" {
 		var err error
 		if by.req.RequestID, err = nextDerivedID(tx, by.req); err != nil {
@@ -161,6 +168,16 @@ func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 		return ErrClaimRaced
 	}
 	return inserted.Error
+}
+
+// mayBegin refuses a new charge that no run of the month asks for, unless it is of
+// the current month.
+func mayBegin(tx *gorm.DB, by claimant) error {
+	if by.req.RunID == "" {
+		return billing.CheckClaimable(by.req.Period, by.now)
+	}
+	_, err := readRun(tx.Where("id = ? AND period = ?", by.req.RunID, by.req.Period.String()))
+	return err
 }
 
 // nextDerivedID returns the request id of the next attempt of billing runs: after
@@ -231,7 +248,8 @@ func (s *Store) WithdrawSending(ctx context.Context, id billing.RequestID) error
 // harmless: what is charged stays charged, and an answer given by hand stays. A
 // row that is missing, deleted by hand or lost with an older database, is
 // written anew: an order that exists must have its row. If meanwhile another
-// charge has taken its place, the error has the code ledger_conflict.
+// charge has taken its place, the error has the code ledger_conflict; if the request
+// id is that of another subscription or period, request_id_reused.
 func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error) {
 	var settled *billing.Charge
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -244,7 +262,7 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 		err = tx.Clauses(clause.OnConflict{
 			Columns: []clause.Column{{Name: "request_id"}},
 			Where: clause.Where{Exprs: []clause.Expression{
-				clause.Expr{SQL: "charge.status IN ('pending', 'unresolved')"},
+				clause.Expr{SQL: "charge.status IN ('pending', 'unresolved') AND charge.subscription_id = excluded.subscription_id AND charge.period = excluded.period"},
 			}},
 			DoUpdates: clause.AssignmentColumns([]string{
 				"status", "attempts", "shop_order", "failure_code", "failure_detail", "settled_at",
@@ -258,6 +276,9 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 			return fmt.Errorf("settling the charge: %w", err)
 		}
 		settled, err = readCharge(tx.Where("request_id = ?", string(c.RequestID)))
+		if err == nil && (settled.SubscriptionID != c.SubscriptionID || settled.Period != c.Period) {
+			return billing.Errorf(billing.CodeRequestIDReused, "request id %q is that of another subscription or period", c.RequestID)
+		}
 		if err == nil && c.Status == billing.Charged && settled.Status == billing.Declined {
 			return billing.Errorf(billing.CodeLedgerConflict,
 				"the shop has an order for request id %q, but the ledger has it as declined, by %q", c.RequestID, settled.ResolvedBy)
@@ -323,6 +344,15 @@ func (s *Store) Charges(ctx context.Context, subscriptionID string) ([]billing.C
 // declined, or else the last that was. It returns charge_not_found.
 func (s *Store) Charge(ctx context.Context, subscriptionID string, p billing.Period) (*billing.Charge, error) {
 	return newestCharge(s.read.WithContext(ctx), subscriptionID, p)
+}
+
+// ChargeByRequestID reads one row of the ledger, or returns charge_not_found.
+func (s *Store) ChargeByRequestID(ctx context.Context, id billing.RequestID) (*billing.Charge, error) {
+	c, err := readCharge(s.read.WithContext(ctx).Where("request_id = ?", string(id)))
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, billing.Errorf(billing.CodeChargeNotFound, "the ledger has no charge with request id %q", id)
+	}
+	return c, err
 }
 
 func newestCharge(tx *gorm.DB, subscriptionID string, p billing.Period) (*billing.Charge, error) {

@@ -141,7 +141,9 @@ func TestATakenRequestIDIsLeftOver(t *testing.T) {
 
 		require.Equal(t, []string{"q", "t"}, subscriptions(claimed))
 		require.Equal(t, []string{"s"}, left)
-		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: thisRun.ID, RequireEligible: true}, "o", true)
+		run, err := b.StartRun(t.Context(), november, "e", billing.RunSettings{}.WithDefaults())
+		require.NoError(t, err)
+		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID, RequireEligible: true}, "o", true)
 		require.NoError(t, err, "a workflow of its own finds another id")
 		require.Equal(t, billing.RequestID("2026-11-s-2"), claim.Charge.RequestID)
 	})
@@ -202,7 +204,7 @@ func TestPagesAtOnce(t *testing.T) {
 		together(pages+1, func(i int) {
 			if i == pages {
 				for _, id := range ids[20:40] {
-					_, _ = b.ClaimCharge(context.Background(), billing.ChargeRequest{SubscriptionID: id, Period: november}, "o", true)
+					_, _ = b.ClaimCharge(context.Background(), billing.ChargeRequest{SubscriptionID: id, Period: november, RequestID: billing.RequestID("asked-" + id)}, "o", true)
 				}
 				return
 			}

@@ -74,8 +74,11 @@ func (s *Store) ReportIDs(ctx context.Context, run billing.Run, class billing.Re
 
 // PlanPages cuts those who are eligible and uncharged, after an id, into ranges
 // of the size: it returns the last id of each, up to limit of them, and whether
-// there are more.
+// there are more. Size and limit are at least 1.
 func (s *Store) PlanPages(ctx context.Context, period billing.Period, after string, size, limit int) (ends []string, more bool, err error) {
+	if size < 1 || limit < 1 {
+		return nil, false, billing.Invalid("page_size", "must be at least 1, and so must be the number of pages")
+	}
 	now, err := s.Now(ctx)
 	if err != nil {
 		return nil, false, err

@@ -120,6 +120,11 @@ func (s *Store) Run(ctx context.Context, period billing.Period) (*billing.Run, e
 	return run, err
 }
 
+// RunByID reads one run, or returns run_not_found.
+func (s *Store) RunByID(ctx context.Context, id string) (*billing.Run, error) {
+	return readRun(s.read.WithContext(ctx).Where("id = ?", id))
+}
+
 // Runs reads all runs, the newest period first.
 func (s *Store) Runs(ctx context.Context) ([]billing.Run, error) {
 	var rows []runRow

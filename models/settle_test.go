@@ -212,6 +212,7 @@ func TestChargesTheNewestFirst(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, billing.RequestID("open"), open.RequestID, "what is open comes first, however old")
 		december := billing.ChargeRequest{SubscriptionID: "s", Period: billing.PeriodAt(day(31), time.UTC), RequestID: "dec"}
+		b.clock.set(day(30))
 		_, err = b.ClaimCharge(t.Context(), december, "o", true)
 		require.NoError(t, err)
 
@@ -224,5 +225,22 @@ func TestChargesTheNewestFirst(t *testing.T) {
 		require.Equal(t, append(append([]string{"dec"}, order...), "open"), got)
 		_, err = b.Charge(t.Context(), "S", november)
 		require.Equal(t, billing.CodeChargeNotFound, billing.CodeOf(err))
+	})
+}
+
+// An outcome is recorded only for the charge that was claimed.
+func TestSettleCharge_AnotherChargesRequestID(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		b.AddSubscription(t, "t", 1, "bert")
+		claimed := *b.claim(t, "r", "o").Charge
+		other, later := claimed, claimed
+		other.SubscriptionID, later.Period = "t", billing.PeriodAt(day(31), time.UTC)
+		for _, c := range []billing.Charge{other, later} {
+			c.Status = billing.Charged
+			_, err := b.SettleCharge(t.Context(), c)
+			require.Equal(t, billing.CodeRequestIDReused, billing.CodeOf(err))
+		}
+		require.Equal(t, []string{"s pending"}, b.Lines(t, "SELECT subscription_id || ' ' || status FROM charge"))
 	})
 }

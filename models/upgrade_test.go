@@ -2,6 +2,7 @@ package models_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,8 +23,7 @@ func TestAColumnMoreBreaksNoPreparedStatement(t *testing.T) {
 	pool, err := store.WritingPool()
 	require.NoError(t, err)
 	pool.SetMaxOpenConns(1) // the one that has prepared them
-	period, err := billing.ParsePeriod("2026-11")
-	require.NoError(t, err)
+	period := billing.PeriodAt(time.Now(), time.UTC)
 	run, err := store.StartRun(t.Context(), period, "e", billing.RunSettings{OrdersPerSecond: 1000}.WithDefaults())
 	require.NoError(t, err)
 	use := func() {

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 	sdk "go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -58,7 +59,7 @@ func New(c client.Client, names workflows.Names, acts *activities.Activities, dr
 // stopped. Each kind of work has one of its own: one that does several stops them
 // one after the other, and pages would go on ordering until the last workflow
 // task is done.
-func (w *Workers) register() []sdk.Worker {
+func (w *Workers) register(log *slog.Logger) []sdk.Worker {
 	options := sdk.Options{
 		MaxConcurrentWorkflowTaskPollers:        pollers,
 		MaxConcurrentActivityTaskPollers:        pollers,
@@ -69,17 +70,19 @@ func (w *Workers) register() []sdk.Worker {
 	}
 	flows := options
 	flows.LocalActivityWorkerOnly = true
+	flows.Interceptors = []interceptor.WorkerInterceptor{&teller{log: log}}
 	main := sdk.New(w.client, w.names.TaskQueue(), flows)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
 	main.RegisterWorkflowWithOptions(workflows.ScheduledRun, workflow.RegisterOptions{Name: workflows.ScheduledRunName})
 
+	main.RegisterActivity(w.acts)
+
 	options.DisableWorkflowWorker = true
-	workers := []sdk.Worker{main, sdk.New(w.client, w.names.TaskQueue(), options), sdk.New(w.client, w.names.OrderTaskQueue(), options)}
-	for _, worker := range workers {
-		worker.RegisterActivity(w.acts)
-	}
-	return workers
+	quick, orders := sdk.New(w.client, w.names.TaskQueue(), options), sdk.New(w.client, w.names.OrderTaskQueue(), options)
+	registerGuarded(quick, w.acts)
+	registerGuarded(orders, w.acts)
+	return []sdk.Worker{main, quick, orders}
 }
 
 // fail notes that a worker polls no longer. One error is enough to begin anew.
@@ -114,7 +117,7 @@ func (w *Workers) poll(ctx context.Context, namespace string, log *slog.Logger) 
 	case <-w.failed: //nolint:errcheck // of workers that are stopped by now
 	default:
 	}
-	workers := w.register()
+	workers := w.register(log)
 	for i, worker := range workers {
 		if err := worker.Start(); err != nil {
 			return nil, errors.Join(fmt.Errorf("starting the worker: %w", err), w.stop(workers[:i]))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -18,6 +19,11 @@ const (
 	// ledgerPatience, longer than any outage that leaves the system worth running.
 	ledgerTimeout  = 5 * time.Second
 	ledgerPatience = 30 * 24 * time.Hour
+	// ledgerTries are those in a row before the workflow tells that it waits for the
+	// database; then it waits for ledgerPause, doubled each time up to ledgerPauseMax.
+	ledgerTries    = 4
+	ledgerPause    = time.Second
+	ledgerPauseMax = 30 * time.Second
 	// heldPause is the wait for a charge that a page of a billing run has claimed.
 	heldPause = time.Second
 )
@@ -43,7 +49,13 @@ type ChargeInput struct {
 //
 // A happy charge is one workflow task: claim, order and settle are local
 // activities.
-func ChargeSubscription(ctx workflow.Context, in ChargeInput) (*billing.Charge, error) {
+//
+// The input is a [ChargeInput]; one that the API would not take fails it at once.
+func ChargeSubscription(ctx workflow.Context, raw converter.RawValue) (*billing.Charge, error) {
+	in, err := readCharge(ctx, raw)
+	if err != nil {
+		return nil, refusal(err)
+	}
 	claim, err := claimCharge(ctx, in)
 	if err != nil {
 		return nil, err
@@ -66,13 +78,12 @@ var acts *activities.Activities // nil: only the names of its methods are used
 
 // claimCharge claims the charge, or waits while a page of a billing run has it.
 func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeOutput, error) {
-	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions(fmt.Sprintf("claim as %s", in.RequestID)))
 	for {
 		var claim activities.ClaimChargeOutput
-		err := workflow.ExecuteLocalActivity(ctx, acts.ClaimCharge, activities.ClaimChargeInput{
+		err := callLedger(ctx, fmt.Sprintf("claim as %s", in.RequestID), acts.ClaimCharge, activities.ClaimChargeInput{
 			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID,
-			RequireEligible: in.RequireEligible, Owner: billing.ChargeOwner, Installation: in.Installation,
-		}).Get(ctx, &claim)
+			RequireEligible: in.RequireEligible, Installation: in.Installation,
+		}, &claim)
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err
 		}
@@ -83,16 +94,45 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 	}
 }
 
+// callLedger carries out a step in the database, as a local activity. Where a few
+// tries in a row fail, it tells so in the Temporal UI and goes on trying for
+// ledgerPatience, unless the error is final.
+func callLedger(ctx workflow.Context, summary string, step, in, out any) error {
+	local := workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary))
+	until := workflow.Now(ctx).Add(ledgerPatience)
+	for wait := ledgerPause; ; wait = min(2*wait, ledgerPauseMax) {
+		err := workflow.ExecuteLocalActivity(local, step, in).Get(local, out)
+		var failure *temporal.ApplicationError
+		said := errors.As(err, &failure)
+		switch {
+		case err == nil && wait > ledgerPause:
+			workflow.SetCurrentDetails(ctx, "")
+			return nil
+		case err == nil, temporal.IsCanceledError(err), said && failure.NonRetryable(), !workflow.Now(ctx).Before(until):
+			return err
+		}
+		detail := err.Error()
+		if said {
+			detail = failure.Message()
+		}
+		workflow.SetCurrentDetails(ctx, fmt.Sprintf("A step in the database fails (%s): %s\n\nIt is tried again until %s.",
+			summary, detail, until.UTC().Format(time.RFC3339)))
+		if err := workflow.Sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
 func ledgerOptions(summary string) workflow.LocalActivityOptions {
 	return workflow.LocalActivityOptions{
 		StartToCloseTimeout:    ledgerTimeout,
 		ScheduleToCloseTimeout: ledgerPatience,
-		RetryPolicy:            ledgerRetries(),
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumAttempts: ledgerTries},
 		Summary:                summary,
 	}
 }
 
-// ledgerRetries are those of a call to the database, in a local activity or not.
+// ledgerRetries are those of a call to the database that is no local activity.
 func ledgerRetries() *temporal.RetryPolicy {
 	return &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second}
 }
@@ -194,9 +234,8 @@ func unplaced(charge billing.Charge) billing.Charge {
 func settleCharge(ctx workflow.Context, installation string, placed billing.Charge) (*billing.Charge, error) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
-	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions(fmt.Sprintf("settle %s as %s", placed.RequestID, placed.Status)))
 	var settled billing.Charge
-	err := workflow.ExecuteLocalActivity(ctx, acts.SettleCharge, activities.SettleChargeInput{Charge: placed, Installation: installation}).Get(ctx, &settled)
+	err := callLedger(ctx, fmt.Sprintf("settle %s as %s", placed.RequestID, placed.Status), acts.SettleCharge, activities.SettleChargeInput{Charge: placed, Installation: installation}, &settled)
 	return &settled, err
 }
 
@@ -213,6 +252,5 @@ func outcome(c *billing.Charge) (*billing.Charge, error) {
 	case billing.Pending, billing.Unresolved:
 		failure.Detail = "it is not known whether the shop has the order, or it could not be reached: " + c.FailureDetail
 	}
-	return nil, temporal.NewApplicationErrorWithOptions(failure.Detail, string(failure.Code),
-		temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{failure}})
+	return nil, refusal(failure)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
@@ -37,26 +38,35 @@ func november(t *testing.T) billing.Period {
 	return p
 }
 
+// inNovember is a clock that goes, and began in the middle of the month that the
+// tests charge: a new charge is of the current month.
+func inNovember() time.Time {
+	return time.Date(2026, 11, 15, 12, 0, 0, 0, time.UTC).Add(time.Since(begun))
+}
+
+var begun = time.Now()
+
 func setup(t *testing.T, policy activities.Policy) *bench {
 	t.Helper()
 	b := &bench{db: modelstest.SQLite(t), shop: shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})}
-	b.store = b.db.Open(t, nil)
+	b.store = b.db.Open(t, inNovember)
 	b.db.AddClub(t, 1, 1)
 	b.db.AddSubscription(t, "s", 1, "anna")
 	if policy.RetryFor == 0 {
 		policy.RetryFor = 24 * time.Hour
 	}
 	policy.ShopTimeout = 5 * time.Second
-	client, err := shop.New(shop.Config{URL: b.shop.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
+	shopClient, err := shop.New(shop.Config{URL: b.shop.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
 	require.NoError(t, err)
-	t.Cleanup(client.Close)
+	t.Cleanup(shopClient.Close)
 	suite := testsuite.WorkflowTestSuite{}
 	suite.SetLogger(discard())
 	b.env = suite.NewTestWorkflowEnvironment()
 	b.env.SetWorkerOptions(worker.Options{})
+	b.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: workflows.Names("").ChargeWorkflowID("s", november(t)), TaskQueue: workflows.Names("").TaskQueue()})
 	b.env.SetTestTimeout(time.Minute)
 	b.env.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
-	b.env.RegisterActivity(activities.New(b.store, client, policy, nil, slog.New(slog.DiscardHandler)))
+	b.env.RegisterActivity(activities.New(b.store, shopClient, policy, nil, slog.New(slog.DiscardHandler)))
 	return b
 }
 

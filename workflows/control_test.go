@@ -49,7 +49,7 @@ func TestWishesThatComeAtOnce(t *testing.T) {
 			run, err := db.Open(t, nil).Run(t.Context(), november(t))
 			require.NoError(t, err)
 			require.Equal(t, billing.RunCancelled, run.State)
-			require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), histories[0]))
+			require.NoError(t, replay(histories[0]))
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -64,7 +65,9 @@ func TestChargesAreRecalled(t *testing.T) {
 			live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
 			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 			server.SetFaults(subscribeAll(t, cases, live, backup)...)
-			temporal, namespace := startWorkerIn(t, live, server, policy)
+			live.Exec(t, `INSERT INTO billing_run (id, period, number, execution_id, state, cut_off, due, orders_per_second, page_size, concurrency, workflow_per_charge)
+				VALUES ('2026-11/1', '2026-11', 1, 'execution', 'running', $1, 1, 0, 500, 64, false)`, modelstest.Long)
+			temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
 			want := []string{}
 			for id, c := range cases {
 				request := chargeAs(t, temporal, server, id, c)
@@ -127,7 +130,8 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
 	request := in.RequestID
 	if of.forRun {
-		in.RequestID, request = "", billing.DerivedRequestID(november(t), id, 1)
+		in.RequestID, in.RunID = "", "2026-11/1"
+		request = billing.DerivedRequestID(november(t), id, 1)
 	}
 	options := workflows.Names("").ChargeOptions(in)
 	if of.unheard {
@@ -184,7 +188,7 @@ func TestRecall_LeavesOutOtherInstallations(t *testing.T) {
 	}
 	other.Exec(t, "UPDATE installation SET id = 'another'")
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
-	temporal, namespace := startWorkerIn(t, live, server, policy)
+	temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
 	chargeAs(t, temporal, server, "s", remembered{charged: true})
 
 	recallSame, recallOther := recaller(t, same, temporal, namespace, policy), recaller(t, other, temporal, namespace, policy)

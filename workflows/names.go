@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -27,6 +28,15 @@ func (n Names) with(name string) string {
 		return name
 	}
 	return string(n) + "/" + name
+}
+
+// namesOf are the names by which the workflow was started: its task queue carries them.
+func namesOf(ctx workflow.Context) Names {
+	name, carried := strings.CutSuffix(workflow.GetInfo(ctx).TaskQueueName, "/"+Names("").TaskQueue())
+	if !carried {
+		return ""
+	}
+	return Names(name)
 }
 
 // orders is what the name of a task queue ends in that carries the retries of orders.

@@ -46,7 +46,7 @@ func TestRecordAChargeTakenUpAgain(t *testing.T) {
 	again := charge("r-2")
 	require.Len(t, server.Orders(), 1)
 	h := historyOf(t, c, again.GetID(), again.GetRunID())
-	require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+	require.NoError(t, replay(h))
 	save(t, "charge", "taken-up-again", h)
 }
 
@@ -62,7 +62,7 @@ func TestRecordACancelledCharge(t *testing.T) {
 	require.NoError(t, c.CancelWorkflow(t.Context(), run.GetID(), run.GetRunID()))
 	require.Error(t, run.Get(t.Context(), nil))
 	h := historyOf(t, c, run.GetID(), run.GetRunID())
-	require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+	require.NoError(t, replay(h))
 	save(t, "charge", "cancelled", h)
 }
 
@@ -100,7 +100,7 @@ func TestRecordScheduledRuns(t *testing.T) {
 			}, time.Minute, 100*time.Millisecond)
 			require.Equal(t, workflows.ScheduledRunOutput{Period: month, AlreadyRunning: name == "already-running"}, out)
 			h := historyOf(t, c, id, "")
-			require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+			require.NoError(t, replay(h))
 			save(t, "scheduled", name, h)
 		})
 	}
@@ -112,7 +112,7 @@ func TestRecordScheduledRuns(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorContains(t, run.Get(t.Context(), nil), "no schedule has started this")
 		h := historyOf(t, c, run.GetID(), run.GetRunID())
-		require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+		require.NoError(t, replay(h))
 		save(t, "scheduled", "not-scheduled", h)
 	})
 }

@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"testing"
@@ -66,7 +67,7 @@ func TestRecordRuns(t *testing.T) {
 			require.GreaterOrEqual(t, len(histories), c.executions)
 			require.GreaterOrEqual(t, activitiesOf(histories[0], "RecallCharges"), max(1, c.recalls))
 			for i, h := range histories {
-				require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+				require.NoError(t, replay(h))
 				requireDeathIsNoticed(t, h)
 				if i < 2 {
 					save(t, "run", fmt.Sprintf("%s-%d", name, i+1), h)
@@ -162,22 +163,22 @@ func historyOf(t *testing.T, c client.Client, workflowID, runID string) *history
 // startWorker runs a worker in a namespace of its own and returns a client.
 func startWorker(t *testing.T, db modelstest.Database, server *shoptest.Server, policy activities.Policy) client.Client {
 	t.Helper()
-	c, _ := startWorkerIn(t, db, server, policy)
+	c, _ := startWorkerIn(t, db, server, policy, io.Discard)
 	return c
 }
 
-// startWorkerIn also returns the namespace.
-func startWorkerIn(t *testing.T, db modelstest.Database, server *shoptest.Server, policy activities.Policy) (client.Client, string) {
+// startWorkerIn also returns the namespace; it logs to a writer.
+func startWorkerIn(t *testing.T, db modelstest.Database, server *shoptest.Server, policy activities.Policy, logs io.Writer) (client.Client, string) {
 	t.Helper()
 	shopClient, err := shop.New(shop.Config{URL: server.URL, APIKey: "key", APISecret: "secret", Timeout: policy.ShopTimeout})
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
 	c, namespace := newNamespace(t)
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(slog.NewTextHandler(logs, nil))
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(c, ""), log)
+	acts := activities.New(db.Open(t, inNovember), shopClient, policy, worker.Starter(c, ""), log)
 	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
 	go func() { ended <- worker.New(c, "", acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	t.Cleanup(func() {

@@ -7,6 +7,7 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -23,7 +24,7 @@ const (
 	PauseUpdate   = "pause"  // argument: PauseRequest, optional
 	ResumeUpdate  = "resume" // no argument
 	CancelUpdate  = "cancel" // no argument: open orders finish, no more start
-	PaceUpdate    = "pace"   // argument: PaceRequest
+	PaceUpdate    = "pace"   // argument: PaceRequest, each field given
 	CheckUpdate   = "check"  // no argument: count again; a run whose record is gone ends
 	ProgressQuery = "progress"
 )
@@ -160,8 +161,12 @@ func failureType(err error) string {
 
 // BillingRun charges everyone who is eligible in the period and not charged yet,
 // and completes with the progress that it ended with. It is one run for an
-// operator, however often it continues as new.
-func BillingRun(ctx workflow.Context, in RunInput) (*billing.Progress, error) {
+// operator, however often it continues as new. The input is a [RunInput].
+func BillingRun(ctx workflow.Context, raw converter.RawValue) (*billing.Progress, error) {
+	in, err := readRun(ctx, raw)
+	if err != nil {
+		return nil, refusal(err)
+	}
 	r := &billingRun{in: in, controlling: workflow.NewMutex(ctx)}
 	if in.State != nil {
 		r.state = *in.State
@@ -578,10 +583,9 @@ func (r *billingRun) executeControl(ctx workflow.Context, in activities.ControlR
 
 // refresh counts the run's charges for the query and the Temporal UI.
 func (r *billingRun) refresh(ctx workflow.Context) {
-	ctx = workflow.WithLocalActivityOptions(ctx, ledgerOptions("count"))
 	var out activities.ProgressOutput
 	known := r.state.Incarnation
-	err := workflow.ExecuteLocalActivity(ctx, acts.Progress, activities.ProgressInput{Run: r.state.Run, Installation: r.in.Installation}).Get(ctx, &out)
+	err := callLedger(ctx, "count", acts.Progress, activities.ProgressInput{Run: r.state.Run, Installation: r.in.Installation}, &out)
 	if err != nil {
 		r.fail(err)
 		return
@@ -621,22 +625,30 @@ func (r *billingRun) handleMessages(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	pause := func(ctx workflow.Context, in PauseRequest) (*billing.Progress, error) {
+	pause := func(ctx workflow.Context, raw converter.RawValue) (*billing.Progress, error) {
+		in, err := readPause(raw)
+		if err != nil {
+			return nil, err
+		}
 		if in.Reason == "" {
 			in.Reason = "paused by an operator"
 		}
 		return r.update(ctx, activities.ControlRunInput{State: billing.RunPaused, Reason: in.Reason})
 	}
-	resume := func(ctx workflow.Context) (*billing.Progress, error) {
+	resume := func(ctx workflow.Context, _ converter.RawValue) (*billing.Progress, error) {
 		return r.update(ctx, activities.ControlRunInput{State: billing.RunRunning})
 	}
-	cancel := func(ctx workflow.Context) (*billing.Progress, error) {
+	cancel := func(ctx workflow.Context, _ converter.RawValue) (*billing.Progress, error) {
 		return r.update(ctx, activities.ControlRunInput{State: billing.RunCancelled})
 	}
-	pace := func(ctx workflow.Context, in PaceRequest) (*billing.Progress, error) {
+	pace := func(ctx workflow.Context, raw converter.RawValue) (*billing.Progress, error) {
+		in, err := readPace(raw)
+		if err != nil {
+			return nil, err
+		}
 		return r.update(ctx, activities.ControlRunInput{OrdersPerSecond: &in.OrdersPerSecond})
 	}
-	check := func(ctx workflow.Context) (*billing.Progress, error) {
+	check := func(ctx workflow.Context, _ converter.RawValue) (*billing.Progress, error) {
 		ctx, done := workflow.NewDisconnectedContext(ctx)
 		defer done()
 		if err := workflow.Await(ctx, func() bool { return r.state.Run.ID != "" }); err != nil {
@@ -645,17 +657,17 @@ func (r *billingRun) handleMessages(ctx workflow.Context) error {
 		r.refresh(ctx)
 		return &r.progress, r.failed
 	}
-	validPace := func(in PaceRequest) error { return billing.ValidatePace(in.OrdersPerSecond) }
+	validPause := func(raw converter.RawValue) error { _, err := readPause(raw); return err }
+	validPace := func(raw converter.RawValue) error { _, err := readPace(raw); return err }
+	handle := func(name string, handler any, validator func(converter.RawValue) error, description string) error {
+		return workflow.SetUpdateHandlerWithOptions(ctx, name, handler, workflow.UpdateHandlerOptions{Validator: validator, Description: description})
+	}
 	return errors.Join(
-		workflow.SetUpdateHandlerWithOptions(ctx, PauseUpdate, pause, workflow.UpdateHandlerOptions{Description: "Start no more orders until resumed."}),
-		workflow.SetUpdateHandlerWithOptions(ctx, ResumeUpdate, resume, workflow.UpdateHandlerOptions{Description: "Go on where the run stood."}),
-		workflow.SetUpdateHandlerWithOptions(ctx, CancelUpdate, cancel, workflow.UpdateHandlerOptions{Description: "Let open orders finish and start no more."}),
-		workflow.SetUpdateHandlerWithOptions(ctx, CheckUpdate, check, workflow.UpdateHandlerOptions{
-			Description: "Count again. A run that the database does not know, because it was restored, ends.",
-		}),
-		workflow.SetUpdateHandlerWithOptions(ctx, PaceUpdate, pace, workflow.UpdateHandlerOptions{
-			Description: "Change the cap, in orders a second; 0 is none.", Validator: validPace,
-		}),
+		handle(PauseUpdate, pause, validPause, "Start no more orders until resumed: "+pauseForm+"."),
+		handle(ResumeUpdate, resume, readNothing, "Go on where the run stood: "+nothingForm+"."),
+		handle(CancelUpdate, cancel, readNothing, "Let open orders finish and start no more: "+nothingForm+"."),
+		handle(CheckUpdate, check, readNothing, "Count again; a run that the database does not know, because it was restored, ends: "+nothingForm+"."),
+		handle(PaceUpdate, pace, validPace, "Change the cap, in orders a second: "+paceForm+"."),
 	)
 }
 

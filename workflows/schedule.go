@@ -46,8 +46,15 @@ type ScheduledRunOutput struct {
 
 // ScheduledRun starts the BillingRun of the month in which its nominal time lies,
 // and leaves it to itself. A month that was billed before is started again, and
-// charges only what is missing.
-func ScheduledRun(ctx workflow.Context, in ScheduledRunInput) (*ScheduledRunOutput, error) {
+// charges only what is missing. The input is a [ScheduledRunInput].
+func ScheduledRun(ctx workflow.Context, raw converter.RawValue) (*ScheduledRunOutput, error) {
+	var in ScheduledRunInput
+	if err := decode(raw, &in, scheduledForm, "timezone"); err != nil {
+		return nil, refusal(err)
+	}
+	if err := in.Settings.WithDefaults().Validate(); err != nil {
+		return nil, refusal(err)
+	}
 	nominal, ok := workflow.GetTypedSearchAttributes(ctx).GetTime(nominalTimeKey)
 	if !ok {
 		return nil, temporal.NewNonRetryableApplicationError(
@@ -304,5 +311,5 @@ func parseAction(action client.ScheduleAction) (in ScheduledRunInput, err error)
 	if !ok {
 		return in, errors.New("its input cannot be read")
 	}
-	return in, converter.GetDefaultDataConverter().FromPayload(payload, &in)
+	return in, decode(converter.NewRawValue(payload), &in, scheduledForm, "timezone")
 }
