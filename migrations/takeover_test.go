@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -152,7 +153,7 @@ func TestUpGoesOnAfterAnEmptyVersionTable(t *testing.T) {
 				INSERT INTO drayman_migration (version_id, is_applied) VALUES (0, true)`)
 
 			require.EqualValues(t, latest, up(t, d).Version)
-			require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7"}, lines(t, d.db, "SELECT version_id::text FROM drayman_migration ORDER BY id"))
+			require.Equal(t, []string{fmt.Sprint(latest + 1)}, lines(t, d.db, "SELECT count(*)::text FROM drayman_migration"))
 		})
 	}
 }
@@ -208,7 +209,7 @@ func withoutOurs(lines []string) []string {
 	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
 		_, rest, _ := strings.Cut(line, " ")
 		own := func(name string) bool {
-			return strings.HasPrefix(name, "drayman_") || strings.HasPrefix(name, "charge") || strings.HasPrefix(name, "billing_run")
+			return strings.HasPrefix(name, "drayman_") || strings.HasPrefix(name, "charge") || strings.HasPrefix(name, "billing_run") || strings.HasPrefix(name, "audit")
 		}
 		_, on, _ := strings.Cut(line, " on ")
 		return own(rest) || own(on)
