@@ -57,6 +57,10 @@ type ChargeRequest struct {
 	Period         Period
 	RequestID      RequestID // "": derived, see [DerivedRequestID]
 	RunID          string    // the billing run that asks, "" for a request
+	// Remembered is the request id under which Temporal remembers the period as
+	// charged, "" for none. It replaces RequestID if the ledger has no row for it: the
+	// database is then older than that order.
+	Remembered RequestID
 	// RequireEligible refuses a subscription that is not eligible at the claim.
 	RequireEligible bool
 }
@@ -69,7 +73,9 @@ type ChargeFacts struct {
 	CustomerID string
 	SKU        *int
 	Standing   Standing
-	// SameRequest is the ledger's row under this request id, if any.
+	// SameRequest is the ledger's row under this request id, if any. For a run without
+	// one it is the run's own declined row, unless another is open: a run tries each
+	// subscription once.
 	SameRequest *Charge
 	// Open is the subscription's row for the period that is not declined, if any.
 	Open *Charge
