@@ -20,6 +20,7 @@ type ClaimChargeInput struct {
 	RunID           string            `json:"run_id,omitempty"`
 	RequireEligible bool              `json:"require_eligible"`
 	Owner           string            `json:"owner"`
+	Remembered      billing.RequestID `json:"remembered_request_id,omitempty"` // see [billing.ChargeRequest]
 }
 
 // ClaimChargeOutput is the claim, and how to treat the shop from here on: the
@@ -35,6 +36,7 @@ type ClaimChargeOutput struct {
 func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
 	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
 		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
+		Remembered: in.Remembered,
 	}, in.Owner, a.policy.Idempotent)
 	if err != nil {
 		return nil, asFailure(err)

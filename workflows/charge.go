@@ -38,6 +38,9 @@ type ChargeInput struct {
 	ClubID          int               `json:"club_id"`
 	// RunID is the billing run that asks; the request id is then derived.
 	RunID string `json:"run_id,omitempty"`
+	// Remembered is the request id of the charge with which an earlier execution has
+	// completed, see [billing.ChargeRequest].
+	Remembered billing.RequestID `json:"remembered_request_id,omitempty"`
 }
 
 // ChargeSubscription asks the shop for the order of one subscription and period,
@@ -76,7 +79,7 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 		var claim activities.ClaimChargeOutput
 		err := workflow.ExecuteLocalActivity(ctx, acts.ClaimCharge, activities.ClaimChargeInput{
 			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID,
-			RequireEligible: in.RequireEligible, Owner: billing.ChargeOwner,
+			RequireEligible: in.RequireEligible, Owner: billing.ChargeOwner, Remembered: in.Remembered,
 		}).Get(ctx, &claim)
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err
@@ -197,8 +200,7 @@ func outcome(c *billing.Charge) (*billing.Charge, error) {
 	case billing.Charged:
 		return c, nil
 	case billing.Declined:
-		failure.Code = billing.CodeChargeDeclined
-		failure.Detail = "the shop declined the order: " + c.FailureDetail
+		failure = billing.ChargeDeclined(c)
 	case billing.Pending, billing.Unresolved:
 		failure.Detail = "it is not known whether the shop has the order, or it could not be reached: " + c.FailureDetail
 	}
