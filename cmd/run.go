@@ -24,6 +24,7 @@ type commands struct {
 	Serve    serveCommand     `cmd:"" help:"Run API and worker in one process."`
 	Migrate  migrateCommand   `cmd:"" help:"Bring the database's schema up to date, or show where it stands."`
 	Run      runCommands      `cmd:"" name:"run" help:"Start, watch and steer billing runs, through the HTTP API."`
+	Charge   chargeCommands   `cmd:"" help:"Settle and correct charges by hand, through the HTTP API."`
 	Schedule scheduleCommands `cmd:"" help:"Have Temporal start the billing run each month."`
 	Version  versionCommand   `cmd:"" help:"Show the version."`
 
