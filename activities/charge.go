@@ -21,7 +21,8 @@ type ClaimChargeInput struct {
 	RequestID       billing.RequestID `json:"request_id"` // "": derived
 	RunID           string            `json:"run_id,omitempty"`
 	RequireEligible bool              `json:"require_eligible"`
-	Installation    string            `json:"installation"` // the id of the one that asks
+	Installation    string            `json:"installation"`                    // the id of the one that asks
+	Remembered      billing.RequestID `json:"remembered_request_id,omitempty"` // see [billing.ChargeRequest]
 }
 
 // ClaimChargeOutput is the claim, and how to treat the shop from here on: the
@@ -43,7 +44,7 @@ func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*Cla
 	}
 	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
 		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
-		Installation: in.Installation,
+		Installation: in.Installation, Remembered: in.Remembered,
 	}, billing.ChargeOwner, a.policy.Idempotent)
 	if err != nil {
 		return nil, asFailure(err)

@@ -126,9 +126,11 @@ func (a *Activities) recallAll(ctx context.Context, in RecallChargesInput) (reca
 
 // forgotten lists executions of which the ledger does not know, the earliest
 // first: those that have charged, where it shows no such charge; others, where
-// nothing stands for the subscription.
+// nothing stands for the subscription. Of several that have charged the latest counts:
+// a person has corrected the charges before it.
 func (a *Activities) forgotten(ctx context.Context, period billing.Period, completed bool) ([]Execution, error) {
 	var found []Execution
+	counted := map[string]bool{}
 	for token := []byte(nil); ; {
 		page, next, err := a.memory.Executions(ctx, period, completed, token)
 		if err != nil {
@@ -145,6 +147,10 @@ func (a *Activities) forgotten(ctx context.Context, period billing.Period, compl
 			return nil, err
 		}
 		for _, e := range page {
+			if completed && counted[e.SubscriptionID] {
+				continue
+			}
+			counted[e.SubscriptionID] = true
 			switch status := standing[e.SubscriptionID]; {
 			case status == "", completed && status != billing.Charged:
 				found = append(found, e)
@@ -221,10 +227,10 @@ func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Cha
 	if written || err != nil || c.Status != billing.Charged {
 		return written, err
 	}
-	_, err = a.store.SettleCharge(ctx, c)
+	settled, err := a.store.SettleCharge(ctx, c)
 	if billing.CodeOf(err) == billing.CodeLedgerConflict {
 		a.log.ErrorContext(ctx, "the shop has an order that the ledger does not take; look into it", "request_id", c.RequestID, "error", err)
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && settled.Status == billing.Charged, err // else a person has corrected it
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -44,6 +43,7 @@ func (a *api) registerCharges(h huma.API) {
 	huma.Register(h, operation(http.MethodPost, "/subscription/{id}/charges/{period}/resolve", "resolve-charge", "Settle an unresolved charge by hand",
 		"For a person who has looked at the shop whether the order is there. Who, when and why are kept.",
 		http.StatusNotFound, http.StatusConflict), a.resolveCharge)
+	a.registerCorrections(h)
 }
 
 type chargeInput struct {
@@ -96,10 +96,9 @@ func (a *api) charge(ctx context.Context, in *chargeInput) (*chargeOutput, error
 // before the request came was not this request's doing.
 func answer(c *billing.Charge, requested time.Time) (*chargeOutput, error) {
 	if c.Status == billing.Declined {
-		return nil, knownProblem(&billing.Error{
-			Code: billing.CodeChargeDeclined, Charge: c,
-			Detail: "the shop declined the order: " + c.FailureDetail + "; a new request id is a new attempt",
-		})
+		declined := billing.ChargeDeclined(c)
+		declined.Detail += "; a new request id is a new attempt"
+		return nil, knownProblem(declined)
 	}
 	before := c.SettledAt != nil && c.SettledAt.Before(requested)
 	return &chargeOutput{Status: http.StatusOK, Body: ChargeRecord{Charge: *c, AlreadyCharged: before}}, nil
@@ -272,21 +271,19 @@ func (a *api) isCharging(ctx context.Context, subscriptionID string, period bill
 	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
+// Verdict is a person's word on how charges ended.
+type Verdict struct {
+	Outcome billing.ChargeStatus `json:"outcome" enum:"charged,declined" doc:"what the shop's books say"`
+	Note    string               `json:"note" minLength:"1" maxLength:"1024" doc:"why, for those who ask later" example:"order 4711 is in the shop's back office"`
+	By      string               `json:"by,omitempty" maxLength:"128" doc:"who says so" example:"Ana"`
+}
+
 type resolveInput struct {
 	PeriodPath
-	Body struct {
-		Outcome billing.ChargeStatus `json:"outcome" enum:"charged,declined" doc:"what the shop's books say"`
-		Note    string               `json:"note" minLength:"1" maxLength:"1024" doc:"why, for those who ask later" example:"order 4711 is in the shop's back office"`
-		By      string               `json:"by,omitempty" maxLength:"128" doc:"who settles it" example:"Ana"`
-	}
+	Body Verdict
 }
 
 func (a *api) resolveCharge(ctx context.Context, in *resolveInput) (*chargeRecordOutput, error) {
-	for field, text := range map[string]string{"note": in.Body.Note, "by": in.Body.By} {
-		if strings.ContainsRune(text, 0) {
-			return nil, a.problem(ctx, billing.Invalid(field, "must not contain the character NUL"))
-		}
-	}
 	charge, err := a.store.Resolve(ctx, billing.Resolution{
 		SubscriptionID: in.ID, Period: in.period(), Outcome: in.Body.Outcome, By: in.Body.By, Note: in.Body.Note,
 	})

@@ -27,6 +27,7 @@ func hostileJSON() []string {
 		`{"status_id":1,"status_id":2}`, `{"status_id":1,"Status_ID":2}`, `{"status_id":1,"interval":null,"details":null,"effect_date":null}`,
 		"{\"status_id\":1,\"details\":\"\xed\xa0\x80\"}", `{"status_id":1,"details":"\ud800x"}`,
 		`{"outcome":"charged","note":"order 4711"}`, `{"outcome":"declined","note":"x\ny","by":"Ana"}`, `{"outcome":"declined","note":"\ud800"}`,
+		`{"request_ids":["r","r"],"outcome":"declined","note":"x"}`, `{"request_id":"r","outcome":"charged","note":"x"}`, `{"request_ids":["\u0000"],"outcome":"charged","note":"x"}`,
 		`{"outcome":"charged","outcome":"declined","note":"x"}`, `{"outcome":"Charged","note":"x"}`, `{"outcome":"charged","note":"`+strings.Repeat("é", 1025)+`"}`,
 		`{"orders_per_second":0.5,"page_size":10,"concurrency":3,"workflow_per_charge":true}`, `{"orders_per_second":1e-9}`, `{"orders_per_second":1e308}`, `{"orders_per_second":1e-400}`, `{"orders_per_second":-1e-400}`, `{"orders_per_second":0e-400}`,
 		`{"page_size":0}`, `{"page_size":5001}`, `{"concurrency":1e3}`, `{"page_size":10,"page_size":20}`, `{"orders_per_second":-0.0}`, `{"reason":"lunch"}`,
@@ -43,7 +44,10 @@ func addBodies(f *testing.F) {
 // FuzzRequest sends anything anywhere; what holds is in requireSound.
 func FuzzRequest(f *testing.F) {
 	const isJSON = "Content-Type: application/json"
-	for _, target := range []string{"/club/1/subscribe/", "/subscription/s/status", "/subscription/u/charges/2026-11/resolve", "/billing-run/2026-11"} {
+	for _, target := range []string{
+		"/club/1/subscribe/", "/subscription/s/status", "/subscription/u/charges/2026-11/resolve",
+		"/subscription/u/charges/2026-11/correct", "/charges/correct", "/billing-run/2026-11",
+	} {
 		f.Add("POST", target, isJSON, []byte(`{"customer_id":"x"}`), false) // the others have targets of their own
 	}
 	for _, target := range []string{

@@ -62,6 +62,8 @@ var statusOf = map[billing.Code]int{
 	billing.CodeChargeDeclined:       http.StatusPaymentRequired,
 	billing.CodeChargeUnresolved:     http.StatusConflict,
 	billing.CodeChargeNotUnresolved:  http.StatusConflict,
+	billing.CodeChargeNotSettled:     http.StatusConflict,
+	billing.CodeChargeStands:         http.StatusConflict,
 	billing.CodeLedgerConflict:       http.StatusConflict,
 	billing.CodeRunNotFound:          http.StatusNotFound,
 	billing.CodeRunNotActive:         http.StatusConflict,

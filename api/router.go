@@ -36,6 +36,7 @@ type Store interface {
 	Charges(ctx context.Context, subscriptionID string) ([]billing.Charge, error)
 	Charge(ctx context.Context, subscriptionID string, p billing.Period) (*billing.Charge, error)
 	Resolve(ctx context.Context, r billing.Resolution) (*billing.Charge, error)
+	Correct(ctx context.Context, c billing.Correction) ([]billing.Charge, error)
 	Run(ctx context.Context, period billing.Period) (*billing.Run, error)
 	Runs(ctx context.Context) ([]billing.Run, error)
 	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)

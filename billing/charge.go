@@ -58,6 +58,10 @@ type ChargeRequest struct {
 	RequestID      RequestID // "": derived, see [DerivedRequestID]
 	RunID          string    // the billing run that asks, "" for a request
 	Installation   string    // the id of the installation that asks
+	// Remembered is the request id under which Temporal remembers the period as
+	// charged, "" for none. It replaces RequestID if the ledger has no row for it: the
+	// database is then older than that order.
+	Remembered RequestID
 	// RequireEligible refuses a subscription that is not eligible at the claim.
 	RequireEligible bool
 }
@@ -78,11 +82,17 @@ func (r ChargeRequest) Validate() error {
 		return Invalid("subscription_id", "must be given")
 	case !IsRunOf(r.RunID, r.Period):
 		return Invalid("run_id", "must be that of a run of "+r.Period.String())
-	case r.RequestID == "":
-		return nil
 	}
-	_, err := ParseRequestID(string(r.RequestID))
-	return err
+	if r.RequestID != "" || r.RunID == "" {
+		if _, err := ParseRequestID(string(r.RequestID)); err != nil {
+			return err
+		}
+	}
+	if r.Remembered != "" {
+		_, err := ParseRequestID(string(r.Remembered))
+		return err
+	}
+	return nil
 }
 
 // ChargeFacts is what a charge request meets.
@@ -93,7 +103,9 @@ type ChargeFacts struct {
 	CustomerID string
 	SKU        *int
 	Standing   Standing
-	// SameRequest is the ledger's row under this request id, if any.
+	// SameRequest is the ledger's row under this request id, if any. For a run without
+	// one it is the run's own declined row, unless another is open: a run tries each
+	// subscription once.
 	SameRequest *Charge
 	// Open is the subscription's row for the period that is not declined, if any.
 	Open *Charge

@@ -22,6 +22,8 @@ const (
 	CodeChargeDeclined       Code = "charge_declined"
 	CodeChargeUnresolved     Code = "charge_unresolved"
 	CodeChargeNotUnresolved  Code = "charge_not_unresolved"
+	CodeChargeNotSettled     Code = "charge_not_settled"
+	CodeChargeStands         Code = "charge_stands"
 	CodeLedgerConflict       Code = "ledger_conflict"
 	CodeRunNotFound          Code = "run_not_found"
 	CodeRunNotActive         Code = "run_not_active"

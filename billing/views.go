@@ -53,11 +53,3 @@ type Claim struct {
 	Step   Step
 	Charge *Charge
 }
-
-// Resolution is a person's word on an unresolved charge.
-type Resolution struct {
-	SubscriptionID string
-	Period         Period
-	Outcome        ChargeStatus // Charged or Declined
-	By, Note       string
-}

@@ -27,6 +27,7 @@ type commands struct {
 	Migrate  migrateCommand   `cmd:"" help:"Bring the database's schema up to date, or show where it stands."`
 	Adopt    adoptCommand     `cmd:"" help:"Say that a database which was restored, moved or copied may charge."`
 	Run      runCommands      `cmd:"" name:"run" help:"Start, watch and steer billing runs, through the HTTP API."`
+	Charge   chargeCommands   `cmd:"" help:"Settle and correct charges by hand, through the HTTP API."`
 	Schedule scheduleCommands `cmd:"" help:"Have Temporal start the billing run each month."`
 	Version  versionCommand   `cmd:"" help:"Show the version."`
 

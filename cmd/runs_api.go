@@ -29,7 +29,7 @@ const maxProblemBytes = 64 << 10
 
 var errNotDrayman = errors.New("the answer is not Drayman's; is --api-url ($API_URL) right?")
 
-// runAPI is a client of the API's billing runs.
+// runAPI is a client of the API: of its billing runs and charges.
 type runAPI struct {
 	base string
 	http *http.Client
@@ -140,23 +140,34 @@ type runProgress struct {
 }
 
 // progress makes a call that is answered with the progress of a run.
-func (a *runAPI) progress(ctx context.Context, method, path string, body any) (runProgress, error) {
+func (a *runAPI) progress(ctx context.Context, method, path string, body any) (p runProgress, err error) {
+	p.status, err = a.read(ctx, method, path, body, &p.Progress)
+	if err == nil && p.State == "" {
+		err = errNotDrayman
+	}
+	if err != nil {
+		return runProgress{}, err
+	}
+	return p, nil
+}
+
+// read makes a short call, decodes its answer and returns the answer's status.
+func (a *runAPI) read(ctx context.Context, method, path string, body, answer any) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, progressTimeout)
 	defer cancel()
 	res, err := a.call(ctx, method, path, body)
 	if err != nil {
-		return runProgress{}, err
+		return 0, err
 	}
 	defer func() { _ = res.Body.Close() }() // it has been read
 	raw, err := io.ReadAll(res.Body)
 	if err != nil {
-		return runProgress{}, a.unreachable(err)
+		return 0, a.unreachable(err)
 	}
-	p := runProgress{status: res.StatusCode}
-	if err := json.Unmarshal(raw, &p.Progress); err != nil || p.State == "" {
-		return runProgress{}, errNotDrayman
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return 0, errNotDrayman
 	}
-	return p, nil
+	return res.StatusCode, nil
 }
 
 // installation asks which installation the API serves.

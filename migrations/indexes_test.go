@@ -3,6 +3,7 @@ package migrations_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -141,13 +142,13 @@ func TestAnOpenTransactionIsNotWaitedForForever(t *testing.T) {
 	require.Equal(t, alembicHead, report.TakenOver)
 	require.Equal(t, []int64{2}, versionsOf(report.Applied))
 	require.EqualValues(t, 2, report.Version)
-	require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "at version 2 and version 9 is needed")
+	require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), fmt.Sprintf("at version 2 and version %d is needed", latest))
 	require.Equal(t, []string{"drayman_subscription_status_at"}, invalidIndexes(t, d), "what an interrupted build leaves")
 
 	// And when the session is gone, the next Up drops that and builds it again.
 	require.NoError(t, reader.Rollback())
 	report = up(t, d)
-	require.Equal(t, []int64{3, 4, 5, 6, 7, 8, 9}, versionsOf(report.Applied))
+	require.Equal(t, versions(latest)[2:], versionsOf(report.Applied))
 	require.Empty(t, invalidIndexes(t, d))
 	require.Equal(t, rows, rowsOf(t, d, alembicTables...))
 }
@@ -198,7 +199,7 @@ func TestUpCanBeKilledWhileItBuildsAnIndex(t *testing.T) {
 	exec(t, d.db, "SELECT pg_terminate_backend($1)", builders(t, d)[0])
 	require.ErrorContains(t, <-done, "step 00003_subscription_status_at")
 	require.NoError(t, reader.Commit())
-	require.Equal(t, []int64{3, 4, 5, 6, 7, 8, 9}, versionsOf(up(t, d).Applied))
+	require.Equal(t, versions(latest)[2:], versionsOf(up(t, d).Applied))
 	require.Empty(t, invalidIndexes(t, d))
 }
 

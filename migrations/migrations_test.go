@@ -66,7 +66,7 @@ func TestStatusAndCheck(t *testing.T) {
 			require.Zero(t, step.AppliedAt)
 		}
 		require.EqualError(t, migrations.Check(t.Context(), d.db, d.dialect),
-			"the database's schema is at version 0 and version 9 is needed: run `drayman migrate up`")
+			fmt.Sprintf("the database's schema is at version 0 and version %d is needed: run `drayman migrate up`", latest))
 		require.Equal(t, empty, dump(t, d), "Status and Check must not write")
 
 		up(t, d)
@@ -87,8 +87,9 @@ func TestCheckTellsADeadDatabaseFromAnOldOne(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d database) {
 		up(t, d)
-		exec(t, d.db, "DELETE FROM drayman_migration WHERE version_id = 9")
-		require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "at version 8 and version 9 is needed")
+		exec(t, d.db, "DELETE FROM drayman_migration WHERE version_id = $1", latest)
+		require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect),
+			fmt.Sprintf("at version %d and version %d is needed", latest-1, latest))
 
 		require.NoError(t, d.db.Close())
 		require.ErrorContains(t, migrations.Check(t.Context(), d.db, d.dialect), "cannot be read")
@@ -99,19 +100,19 @@ func TestANewerDatabaseIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, d database) {
 		up(t, d)
-		exec(t, d.db, "INSERT INTO drayman_migration (version_id, is_applied) VALUES (11, true)")
+		exec(t, d.db, "INSERT INTO drayman_migration (version_id, is_applied) VALUES ($1, true)", latest+2)
 		before := dump(t, d)
 
 		report := up(t, d)
 
 		require.Empty(t, report.Applied)
-		require.EqualValues(t, 11, report.Version)
+		require.EqualValues(t, latest+2, report.Version)
 		require.EqualValues(t, latest, report.Needed)
 		require.Equal(t, before, dump(t, d))
 		require.NoError(t, migrations.Check(t.Context(), d.db, d.dialect))
 		steps, err := migrations.Status(t.Context(), d.db, d.dialect)
 		require.NoError(t, err)
-		require.Equal(t, append(versions(latest), 11), versionsOf(steps))
+		require.Equal(t, append(versions(latest), latest+2), versionsOf(steps))
 		require.Contains(t, steps[latest].Name, "newer version")
 	})
 }

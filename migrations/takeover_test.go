@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -153,7 +154,7 @@ func TestUpGoesOnAfterAnEmptyVersionTable(t *testing.T) {
 				INSERT INTO drayman_migration (version_id, is_applied) VALUES (0, true)`)
 
 			require.EqualValues(t, latest, up(t, d).Version)
-			require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, lines(t, d.db, "SELECT version_id::text FROM drayman_migration ORDER BY id"))
+			require.Equal(t, []string{fmt.Sprint(latest + 1)}, lines(t, d.db, "SELECT count(*)::text FROM drayman_migration"))
 		})
 	}
 }

@@ -22,22 +22,25 @@ type auditRow struct {
 
 func (auditRow) TableName() string { return "audit" }
 
-// insertAudit notes who made a write and why. The transaction is the write's own: both
-// are kept, or neither.
-func insertAudit(tx *gorm.DB, now time.Time, e billing.AuditEntry) error {
-	row := auditRow{
-		At: timestamp{now}, Actor: orNull(storable(e.Actor, 128)), Action: e.Action,
-		Subject: storable(e.Subject, 256), Reason: storable(e.Reason, 1024),
-	}
-	if e.Detail != nil {
-		text, err := json.Marshal(e.Detail)
-		if err != nil {
-			return fmt.Errorf("writing the audit: %w", err)
+// insertAudit notes who made a write and why, one entry for each thing written to. The
+// transaction is the write's own: both are kept, or neither.
+func insertAudit(tx *gorm.DB, now time.Time, entries ...billing.AuditEntry) error {
+	rows := make([]auditRow, 0, len(entries))
+	for _, e := range entries {
+		row := auditRow{
+			At: timestamp{now}, Actor: orNull(storable(e.Actor, 128)), Action: e.Action,
+			Subject: storable(e.Subject, 256), Reason: storable(e.Reason, 1024),
 		}
-		detail := string(text)
-		row.Detail = &detail
+		if e.Detail != nil {
+			text, err := json.Marshal(e.Detail)
+			if err != nil {
+				return fmt.Errorf("writing the audit: %w", err)
+			}
+			row.Detail = orNull(string(text))
+		}
+		rows = append(rows, row)
 	}
-	if err := tx.Create(&row).Error; err != nil {
+	if err := tx.Create(&rows).Error; err != nil {
 		return fmt.Errorf("writing the audit: %w", err)
 	}
 	return nil

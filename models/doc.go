@@ -13,6 +13,9 @@
 //     committed before the claim is always seen by it. The transaction is READ
 //     COMMITTED whatever the database's default: its statements after the lock
 //     must see what was committed while it waited.
+//   - A correction takes the same locks, of several subscriptions in the order of
+//     their ids, and then those of its charges: nobody waits in a circle.
+//   - What a person did to a charge is in the audit, by the same transaction.
 //   - One clock: the database's (PostgreSQL), since all processes share it. A
 //     status change and a claim can then not disagree about "now", however far
 //     the clocks of two machines are apart. SQLite has the process's clock.

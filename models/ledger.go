@@ -34,23 +34,33 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 		return facts, err
 	}
 	var rows []chargeRow
-	err = tx.Where("request_id = ?", string(req.RequestID)).
-		Or("subscription_id = ? AND period = ? AND status <> 'declined'", req.SubscriptionID, req.Period.String()).
-		Find(&rows).Error
-	if err != nil {
+	found := tx.Where("request_id = ?", string(req.RequestID)).
+		Or("subscription_id = ? AND period = ? AND status <> 'declined'", req.SubscriptionID, req.Period.String())
+	derived := req.RequestID == "" && req.RunID != ""
+	if derived {
+		found = found.Or("subscription_id = ? AND period = ? AND run_id = ?", req.SubscriptionID, req.Period.String(), req.RunID)
+	}
+	if err := found.Find(&rows).Error; err != nil {
 		return facts, fmt.Errorf("reading the ledger: %w", err)
 	}
+	var tried *billing.Charge
 	for _, r := range rows {
 		c, err := r.charge()
 		if err != nil {
 			return facts, err
 		}
+		switch {
+		case c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status != billing.Declined:
+			facts.Open = c
+		case derived:
+			tried = c
+		}
 		if c.RequestID == req.RequestID {
 			facts.SameRequest = c
 		}
-		if c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status != billing.Declined {
-			facts.Open = c
-		}
+	}
+	if facts.Open == nil && derived {
+		facts.SameRequest = tried
 	}
 	return facts, nil
 }
@@ -106,6 +116,9 @@ func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owne
 		if err != nil {
 			return err
 		}
+		if req.RequestID, err = requestIDOf(tx, req); err != nil {
+			return err
+		}
 		facts, err := s.chargeFacts(tx, req, now)
 		if err != nil {
 			return err
@@ -117,6 +130,21 @@ func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owne
 		return s.carryOut(tx, &claim, claimant{req, facts, owner, idempotentShop, now})
 	})
 	return claim, finally(err)
+}
+
+// requestIDOf is the request id of the claim: the remembered one if the ledger has lost
+// its row. If the row is there, the ledger has decided about it, whatever Temporal
+// remembers: a person may have corrected it since.
+func requestIDOf(tx *gorm.DB, req billing.ChargeRequest) (billing.RequestID, error) {
+	if req.Remembered == "" {
+		return req.RequestID, nil
+	}
+	var known int64
+	err := tx.Model(&chargeRow{}).Where("request_id = ?", string(req.Remembered)).Count(&known).Error
+	if err != nil || known > 0 {
+		return req.RequestID, err
+	}
+	return req.Remembered, nil
 }
 
 type claimant struct {
@@ -245,7 +273,8 @@ func (s *Store) WithdrawSending(ctx context.Context, id billing.RequestID) error
 
 // SettleCharge records how a claimed charge ended: its Status, Order, failure
 // and Attempts. It returns the row as it stands afterwards, so settling twice is
-// harmless: what is charged stays charged, and an answer given by hand stays. A
+// harmless: what is charged stays charged, and an answer given by hand stays, also one
+// that corrects what is settled here. A
 // row that is missing, deleted by hand or lost with an older database, is
 // written anew: an order that exists must have its row. If meanwhile another
 // charge has taken its place, the error has the code ledger_conflict; if the request
@@ -279,7 +308,7 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 		if err == nil && (settled.SubscriptionID != c.SubscriptionID || settled.Period != c.Period) {
 			return billing.Errorf(billing.CodeRequestIDReused, "request id %q is that of another subscription or period", c.RequestID)
 		}
-		if err == nil && c.Status == billing.Charged && settled.Status == billing.Declined {
+		if err == nil && c.Status == billing.Charged && settled.Status == billing.Declined && !correctedSince(settled, row.ShopOrder) {
 			return billing.Errorf(billing.CodeLedgerConflict,
 				"the shop has an order for request id %q, but the ledger has it as declined, by %q", c.RequestID, settled.ResolvedBy)
 		}
@@ -288,9 +317,19 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 	return settled, err
 }
 
-// Resolve settles an unresolved charge by hand and keeps who, when and why. It
-// returns charge_not_found, or charge_not_unresolved with the charge as it is.
+// correctedSince says of a declined charge that the shop's answer is the one which a
+// person has corrected: it is no news.
+func correctedSince(c *billing.Charge, answer *string) bool {
+	return c.FailureCode == billing.FailureCorrected && string(c.Order) == valueOf(answer)
+}
+
+// Resolve settles an unresolved charge by hand and keeps who, when and why, in its row
+// and in the audit. It returns validation_failed, charge_not_found, or
+// charge_not_unresolved with the charge as it is.
 func (s *Store) Resolve(ctx context.Context, r billing.Resolution) (*billing.Charge, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
 	var resolved *billing.Charge
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
 		now, err := s.now(tx)
@@ -313,10 +352,13 @@ func (s *Store) Resolve(ctx context.Context, r billing.Resolution) (*billing.Cha
 		if err == nil && changed.RowsAffected == 0 {
 			return &billing.Error{
 				Code: billing.CodeChargeNotUnresolved, Charge: resolved,
-				Detail: fmt.Sprintf("the charge of %s is %s; only an unresolved one is settled by hand", r.Period, resolved.Status),
+				Detail: fmt.Sprintf("the charge of %s is %s; only an unresolved one is resolved, and a settled one corrected", r.Period, resolved.Status),
 			}
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return insertAudit(tx, now, verdict{"charge.resolve", r.Outcome, r.By, r.Note}.about(*found))
 	})
 	return resolved, err
 }

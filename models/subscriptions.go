@@ -170,6 +170,12 @@ func applyChange(tx *gorm.DB, id string, change billing.StatusChange, now time.T
 // the error tells the caller to try again. A subscription without a row locks
 // nothing.
 func (s *Store) lockSubscription(tx *gorm.DB, id string) error {
+	return s.lockSubscriptions(tx, []string{id})
+}
+
+// lockSubscriptions locks the rows in the order of their ids, so that nobody who locks
+// several waits in a circle.
+func (s *Store) lockSubscriptions(tx *gorm.DB, ids []string) error {
 	if s.dialect == SQLite {
 		return nil
 	}
@@ -177,7 +183,7 @@ func (s *Store) lockSubscription(tx *gorm.DB, id string) error {
 		return err
 	}
 	var locked []string
-	err := tx.Raw("SELECT id FROM subscription WHERE id = ? FOR UPDATE", id).Scan(&locked).Error
+	err := tx.Raw(`SELECT id FROM subscription WHERE id IN ? ORDER BY id COLLATE "C" FOR UPDATE`, ids).Scan(&locked).Error
 	if err != nil {
 		return fmt.Errorf("locking the subscription: %w", err)
 	}

@@ -50,7 +50,9 @@ func TestStartedByHand_BadInputFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	db, server, c := chargingServer(t)
 	run := func(more string) string { return `{"period":"2026-11"` + more + `}` }
-	charge := func(more string) string { return `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-11"` + more + `}` }
+	charge := func(more string) string {
+		return `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-11"` + more + `}`
+	}
 	state := `,"state":{"run":{"id":"2026-11/1","period":"2026-11","state":"running","settings":{"page_size":0}},"planned_to":"","pages":1,"bad":-5}`
 	for _, of := range []struct{ workflow, id, input, code, part string }{
 		{"BillingRun", "billing-run/2026-11", ``, "validation_failed", "input must be given"},

@@ -39,6 +39,9 @@ type ChargeInput struct {
 	RunID string `json:"run_id,omitempty"`
 	// Installation is the id of the one that asks; another one's worker refuses.
 	Installation string `json:"installation"`
+	// Remembered is the request id of the charge with which an earlier execution has
+	// completed, see [billing.ChargeRequest].
+	Remembered billing.RequestID `json:"remembered_request_id,omitempty"`
 }
 
 // ChargeSubscription asks the shop for the order of one subscription and period,
@@ -82,7 +85,7 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 		var claim activities.ClaimChargeOutput
 		err := callLedger(ctx, fmt.Sprintf("claim as %s", in.RequestID), acts.ClaimCharge, activities.ClaimChargeInput{
 			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID,
-			RequireEligible: in.RequireEligible, Installation: in.Installation,
+			RequireEligible: in.RequireEligible, Installation: in.Installation, Remembered: in.Remembered,
 		}, &claim)
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err
@@ -247,8 +250,7 @@ func outcome(c *billing.Charge) (*billing.Charge, error) {
 	case billing.Charged:
 		return c, nil
 	case billing.Declined:
-		failure.Code = billing.CodeChargeDeclined
-		failure.Detail = "the shop declined the order: " + c.FailureDetail
+		failure = billing.ChargeDeclined(c)
 	case billing.Pending, billing.Unresolved:
 		failure.Detail = "it is not known whether the shop has the order, or it could not be reached: " + c.FailureDetail
 	}

@@ -1,6 +1,8 @@
 package workflows_test
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -77,7 +79,7 @@ func TestChargesAreRecalled(t *testing.T) {
 			}
 			slices.Sort(want)
 
-			recall := recaller(t, backup, temporal, namespace, policy)
+			recall := recaller(t, backup, temporal, namespace, policy, io.Discard)
 			ledger := func() []string {
 				return backup.Lines(t, `SELECT subscription_id || ' ' || request_id || ' ' || status FROM charge ORDER BY subscription_id COLLATE "C"`)
 			}
@@ -156,12 +158,12 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 }
 
 // recaller returns a function that runs the activity over the database.
-func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy) func() (activities.RecallChargesOutput, error) {
+func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy, log io.Writer) func() (activities.RecallChargesOutput, error) {
 	t.Helper()
 	store := db.Open(t, nil)
 	run, err := store.StartRun(t.Context(), november(t), "e", billing.RunSettings{}.WithDefaults())
 	require.NoError(t, err)
-	acts := activities.New(store, nil, policy, nil, slog.New(slog.DiscardHandler))
+	acts := activities.New(store, nil, policy, nil, slog.New(slog.NewTextHandler(log, nil)))
 	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(discard())
@@ -191,7 +193,7 @@ func TestRecall_LeavesOutOtherInstallations(t *testing.T) {
 	temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
 	chargeAs(t, temporal, server, "s", remembered{charged: true})
 
-	recallSame, recallOther := recaller(t, same, temporal, namespace, policy), recaller(t, other, temporal, namespace, policy)
+	recallSame, recallOther := recaller(t, same, temporal, namespace, policy, io.Discard), recaller(t, other, temporal, namespace, policy, io.Discard)
 	require.Eventually(t, func() bool { // visibility may lag
 		out, err := recallSame()
 		return err == nil && out.Recalled == 1
@@ -200,4 +202,60 @@ func TestRecall_LeavesOutOtherInstallations(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, out.Recalled)
 	require.Empty(t, other.Lines(t, "SELECT request_id FROM charge"))
+}
+
+// What a person has corrected stays, run after run, and nobody is alarmed by it; of
+// charges that Temporal remembers as charged, the latest is put back.
+func TestRecallCharges_CorrectedStays(t *testing.T) {
+	for _, idempotent := range []bool{true, false} {
+		t.Run(fmt.Sprint("idempotent ", idempotent), func(t *testing.T) {
+			t.Parallel()
+			outer := t
+			policy := activities.Policy{Idempotent: idempotent, RetryFor: time.Hour, ShopTimeout: 5 * time.Second}
+			live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
+			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
+			cases := map[string]remembered{"once": {charged: true}, "again": {charged: true}}
+			subscribeAll(t, cases, live, backup)
+			temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
+			store := live.Open(t, nil)
+			for id, c := range cases {
+				chargeAs(t, temporal, server, id, c)
+				_, err := store.Correct(t.Context(), billing.Correction{
+					RequestIDs: []billing.RequestID{billing.RequestID("r-" + id)}, Outcome: billing.Declined, Note: "no order",
+				})
+				require.NoError(t, err)
+			}
+			run, err := workflows.Names("").StartCharge(t.Context(), temporal, workflows.ChargeInput{
+				SubscriptionID: "again", Period: november(t), RequestID: "second", RequireEligible: true,
+				Installation: modelstest.Installation,
+			})
+			require.NoError(t, err)
+			var second billing.Charge
+			require.NoError(t, run.Get(t.Context(), &second))
+			require.Equal(t, billing.RequestID("second"), second.RequestID, "a new attempt")
+			const ledger = `SELECT request_id || ' ' || status FROM charge ORDER BY 1`
+			corrected := []string{"r-again declined", "r-once declined", "second charged"}
+			require.Equal(t, corrected, live.Lines(t, ledger))
+
+			var log bytes.Buffer
+			recall := recaller(t, backup, temporal, namespace, policy, &log)
+			require.EventuallyWithT(t, func(t *assert.CollectT) { // visibility may lag
+				_, err := recall()
+				assert.NoError(t, err)
+				assert.Equal(t, []string{"r-once charged", "second charged"}, backup.Lines(outer, ledger))
+			}, time.Minute, 100*time.Millisecond)
+			require.NotContains(t, log.String(), "level=ERROR")
+
+			log = bytes.Buffer{}
+			recall = recaller(t, live, temporal, namespace, policy, &log)
+			for range 2 {
+				out, err := recall()
+				require.NoError(t, err)
+				require.Zero(t, out.Recalled)
+			}
+			require.Equal(t, corrected, live.Lines(t, ledger))
+			require.Empty(t, log.String())
+			require.Len(t, server.Orders(), 3)
+		})
+	}
 }

@@ -131,10 +131,12 @@ func (n Names) StartCharge(ctx context.Context, c client.Client, in ChargeInput)
 		return run, err
 	}
 	// It has charged, yet the ledger did not show it when we looked. Either it
-	// was just settling, and running again only reads the ledger; or the database
-	// is older than the order (a restored backup), and then the order's own
-	// request id, which the history has kept, must be repeated, not ours; or
-	// another installation has charged, and that is nothing of ours.
+	// was just settling, and running again only reads the ledger; or a person has
+	// corrected the charge to declined, and our request id is a new attempt; or the
+	// database is older than the order (a restored backup), and then the order's own
+	// request id, which the history has kept, must be repeated, not ours. The claim
+	// asks the ledger which it is (decision 18). Or another installation has charged,
+	// and that is nothing of ours.
 	var charged billing.Charge
 	if err := c.GetWorkflow(ctx, options.ID, completed.RunId).Get(ctx, &charged); err != nil {
 		return nil, err
@@ -144,7 +146,7 @@ func (n Names) StartCharge(ctx context.Context, c client.Client, in ChargeInput)
 		return nil, err
 	}
 	if asked.Installation == in.Installation {
-		in.RequestID = charged.RequestID
+		in.Remembered = charged.RequestID
 	}
 	options = n.ChargeOptions(in)
 	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE

@@ -12,6 +12,12 @@ CREATE TABLE audit (
 
 CREATE INDEX audit_by_subject ON audit (subject, id);
 
+-- INSERT OR REPLACE deletes a row without the trigger on deletes.
+-- +goose StatementBegin
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id) BEGIN
+  SELECT RAISE(ABORT, 'rows of the table audit are neither changed nor deleted');
+END;
+-- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN
   SELECT RAISE(ABORT, 'rows of the table audit are neither changed nor deleted');

@@ -1,0 +1,92 @@
+package billing
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits of what a person says about charges.
+const (
+	MaxNote        = 1024 // characters of a note
+	MaxBy          = 128  // characters of a name
+	MaxCorrections = 1000 // charges that one call corrects
+)
+
+// FailureCorrected is the failure code of a charge that a person has corrected from
+// charged to declined.
+const FailureCorrected = "corrected"
+
+// Resolution is a person's word on an unresolved charge.
+type Resolution struct {
+	SubscriptionID string
+	Period         Period
+	Outcome        ChargeStatus // Charged or Declined
+	By             string       // who says so, "" if they do not tell
+	Note           string       // why
+}
+
+// Validate returns an error with [CodeInvalid] that names the first bad field.
+func (r Resolution) Validate() error { return validateVerdict(r.Outcome, r.Note, r.By) }
+
+// Correction is a person's word on charges that are settled: the outcome that each
+// should have had. It names them by request id; or one by subscription and period, if
+// no other charge of that period is settled.
+type Correction struct {
+	RequestIDs     []RequestID // up to [MaxCorrections]
+	SubscriptionID string      // if set, the request ids must be of this subscription and Period
+	Period         Period
+	Outcome        ChargeStatus // Charged or Declined
+	By             string       // who says so, "" if they do not tell
+	Note           string       // why
+}
+
+// Validate returns an error with [CodeInvalid] that names the first bad field.
+func (c Correction) Validate() error {
+	switch n := len(c.RequestIDs); {
+	case n > MaxCorrections, n == 0 && c.SubscriptionID == "":
+		return Invalid("request_ids", fmt.Sprintf("must have 1 to %d request ids", MaxCorrections))
+	}
+	for _, id := range c.RequestIDs {
+		if _, err := ParseRequestID(string(id)); err != nil {
+			return err
+		}
+	}
+	return validateVerdict(c.Outcome, c.Note, c.By)
+}
+
+// validateVerdict checks what a person says. The name is optional: until callers have
+// keys nobody can check it, and a forced one would be made up.
+func validateVerdict(outcome ChargeStatus, note, by string) error {
+	switch {
+	case outcome != Charged && outcome != Declined:
+		return Invalid("outcome", "must be charged or declined")
+	case !utf8.ValidString(note):
+		return Invalid("note", "must be valid UTF-8")
+	case strings.TrimSpace(note) == "" || utf8.RuneCountInString(note) > MaxNote:
+		return Invalid("note", fmt.Sprintf("must say why, in 1 to %d characters", MaxNote))
+	case strings.ContainsRune(note, 0):
+		return Invalid("note", "must not contain the character NUL")
+	}
+	return ValidateText("by", by, 0, MaxBy)
+}
+
+// ChargeDeclined is the answer to a request whose charge is declined: by the shop, or
+// by a person, whose note then says why.
+func ChargeDeclined(c *Charge) *Error {
+	detail := "the shop declined the order: " + c.FailureDetail
+	if c.ResolvedNote != "" {
+		detail = "a person has settled the charge as declined: " + inOneLine(c.ResolvedNote)
+	}
+	return &Error{Code: CodeChargeDeclined, Charge: c, Detail: detail}
+}
+
+func inOneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+}
