@@ -83,7 +83,7 @@ func startTemporal(ctx context.Context, options temporalOptions) (_ *temporalSer
 	if options.UIAddr.address == "" {
 		return s, nil
 	}
-	if err := s.startUI(options.UIAddr); err != nil {
+	if err := s.startUI(ctx, options.UIAddr); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -20,7 +20,7 @@ import (
 )
 
 // startUI serves the Temporal UI. Its files are embedded, so it needs no network.
-func (s *temporalServer) startUI(address flagAddress) error {
+func (s *temporalServer) startUI(ctx context.Context, address flagAddress) error {
 	ip, port, err := loopbackAddress(address)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func (s *temporalServer) startUI(address flagAddress) error {
 	if err != nil {
 		return fmt.Errorf("start the Temporal UI: %w", err)
 	}
-	listener, err := net.Listen("tcp", hostPort(ip, port))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", hostPort(ip, port))
 	if err != nil {
 		return address.explain(err)
 	}
