@@ -75,7 +75,8 @@ type Activities struct {
 	log    *slog.Logger
 
 	atOnce  *semaphore.Weighted // calls of workflow tasks
-	placing singleflight.Group  // calls of PlaceOrder, by request id
+	placing singleflight.Group  // PlaceOrder under way, by request id
+	calls   singleflight.Group  // calls to the shop under way, by request id
 }
 
 // New makes the activities of a worker.

@@ -9,6 +9,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/semaphore"
 
 	"drayman/billing"
 	"drayman/shop"
@@ -85,6 +86,12 @@ const refusedRetry = 5 * time.Minute
 // tasks. A worker has twice as many places for local activities, so that claims and
 // settles do not wait while the shop hangs.
 const CallsAtOnce = 100
+
+// WithCallsAtOnce changes [CallsAtOnce], for workers with fewer places.
+func WithCallsAtOnce(a *Activities, n int64) *Activities {
+	a.atOnce = semaphore.NewWeighted(n)
+	return a
+}
 
 // PlaceOrderTime bounds one PlaceOrder, and must never cut a call: the longest call
 // to the shop, whatever SHOP_TIMEOUT the claiming worker had, and the ledger's part
@@ -248,7 +255,7 @@ func (a *Activities) withdraw(ctx context.Context, charge billing.Charge) error 
 // answer. It is still pending where the answer settles nothing and the order may
 // be asked for again.
 func (a *Activities) ask(ctx context.Context, charge billing.Charge) (billing.Charge, shop.Answer) {
-	answer := a.shop.PlaceOrder(ctx, shop.Order{RequestID: string(charge.RequestID), CustomerID: charge.CustomerID, SKU: charge.SKU})
+	answer := a.call(ctx, shop.Order{RequestID: string(charge.RequestID), CustomerID: charge.CustomerID, SKU: charge.SKU})
 	charge.Attempts++
 	charge.FailureCode, charge.FailureDetail = "", answer.Detail
 	switch answer.Outcome {
@@ -270,6 +277,14 @@ func (a *Activities) ask(ctx context.Context, charge billing.Charge) (billing.Ch
 		charge = *unresolved(charge, FailureInDoubt, answer.Detail)
 	}
 	return charge, answer
+}
+
+// call makes the call, or joins the one for the request id that this process makes
+// already, for a page that Temporal has lost sight of.
+func (a *Activities) call(ctx context.Context, order shop.Order) shop.Answer {
+	made, _, _ := a.calls.Do(order.RequestID, func() (any, error) { return a.shop.PlaceOrder(ctx, order), nil })
+	answer, _ := made.(shop.Answer) // it is one
+	return answer
 }
 
 func unresolved(charge billing.Charge, code, detail string) *billing.Charge {

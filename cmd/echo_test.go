@@ -75,7 +75,7 @@ func TestEcho_CanBeTurnedOff(t *testing.T) {
 				charged, err = send(http.MethodPost, api+"/subscription/s/charge/r-1", "")
 				return err == nil && charged.Code == http.StatusOK
 			}, time.Minute, 100*time.Millisecond)
-			require.Equal(t, "LATE", charged.Body["order"].(map[string]any)["order_id"])
+			require.Contains(t, fmt.Sprint(charged.Body["order"]), "LATE")
 		})
 	}
 }

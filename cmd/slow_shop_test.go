@@ -69,29 +69,10 @@ func TestSlowShop_IsAskedOnce(t *testing.T) {
 			s, _, api := serveSlowly(t, 1, c.settings, faults...)
 			a := mustSend(t, http.MethodPost, api+"/subscription/s-000001/charge/r", "")
 			require.Equal(t, http.StatusOK, a.Code, a.Body)
-			require.Equal(t, float64(c.refused+1), a.Body["attempts"])
+			require.EqualValues(t, c.refused+1, a.Body["attempts"])
 			s.requireOneCallEach(t, 1)
 		})
 	}
-}
-
-// More charges at once than calls, and local activities, have places: waiting for one
-// is no part of the call.
-func TestSlowShop_ManyAtOnce(t *testing.T) {
-	t.Parallel()
-	const n = 350
-	s, _, api := serveSlowly(t, n, nil, shoptest.Fault{Delay: 3 * time.Second})
-	answers := sendAll(api, n, "Prefer", "respond-async")
-	for range n {
-		require.Contains(t, []int{http.StatusAccepted, http.StatusServiceUnavailable}, (<-answers).Code)
-	}
-	for i := 1; i <= n; i++ { // a 503 asks for another try; the others join
-		require.Eventually(t, func() bool {
-			a, err := send(http.MethodPost, fmt.Sprintf("%s/subscription/s-%06d/charge/r-%d", api, i, i), "", "Prefer", "wait=60")
-			return err == nil && a.Code == http.StatusOK
-		}, time.Minute, 50*time.Millisecond)
-	}
-	s.requireOneCallEach(t, n)
 }
 
 // A person cancels the workflow while its call is under way: what the shop says to it
