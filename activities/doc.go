@@ -8,5 +8,9 @@
 // ([billing.Error]) are final; they cross to the workflow as application errors
 // whose type is their code.
 //
+// No step trusts its input where money moves: the ledger's row says what is ordered,
+// the run's row which month is charged and how. Inputs are checked as the API checks
+// them; an error about one is final.
+//
 // The package imports billing and shop; the database is behind [Store].
 package activities

@@ -106,7 +106,7 @@ func typeError(err error) error {
 }
 
 func inWords(kind reflect.Kind) string {
-	switch kind { //nolint:exhaustive // the others are texts
+	switch kind {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Int:

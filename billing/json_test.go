@@ -75,8 +75,10 @@ func TestDecodeStrict_WhatIsTaken(t *testing.T) {
 // FuzzDecodeStrict: what is taken says each thing once, by its exact name, and reads
 // the same when it is written again; what is refused is refused in one short line.
 func FuzzDecodeStrict(f *testing.F) {
-	for _, data := range []string{`{}`, `null`, `{"period":"2026-11"}`, `{"period":"2026-11","nested":{"pace":1e999}}`, `{"Period":"x"}`,
-		`{"name":"\ud83c\udf7a","name":""}`, `{"nested":{"whole":-0}}`, `[[[[`, "{\"\xff\":0}", `{"ours":{"x":null}}`} {
+	for _, data := range []string{
+		`{}`, `null`, `{"period":"2026-11"}`, `{"period":"2026-11","nested":{"pace":1e999}}`, `{"Period":"x"}`,
+		`{"name":"\ud83c\udf7a","name":""}`, `{"nested":{"whole":-0}}`, `[[[[`, "{\"\xff\":0}", `{"ours":{"x":null}}`,
+	} {
 		f.Add([]byte(data))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -17,7 +17,7 @@ import (
 func TestGuard_EveryActivityHasItsWorkflow(t *testing.T) {
 	t.Parallel()
 	all := reflect.TypeFor[*activities.Activities]()
-	require.Equal(t, all.NumMethod(), len(asked))
+	require.Len(t, asked, all.NumMethod())
 	for i := range all.NumMethod() {
 		name := all.Method(i).Name
 		require.Contains(t, asked, name)

@@ -44,17 +44,16 @@ func requireRefused(t *testing.T, err error, code, part string) {
 	require.Less(t, len(failure.Message()), 1000)
 }
 
-// A workflow that is started by hand with an input that the API would refuse fails
-// at once, with a sentence; nobody is charged, and its id is free again.
-func TestStartedByHand_BadInputFailsAtOnce(t *testing.T) {
-	t.Parallel()
-	db, server, c := chargingServer(t)
+// badInput is one, and what the workflow of the id then says.
+type badInput struct{ workflow, id, input, code, part string }
+
+func badInputs() []badInput {
 	run := func(more string) string { return `{"period":"2026-11"` + more + `}` }
 	charge := func(more string) string {
 		return `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-11"` + more + `}`
 	}
 	state := `,"state":{"run":{"id":"2026-11/1","period":"2026-11","state":"running","settings":{"page_size":0}},"planned_to":"","pages":1,"bad":-5}`
-	for _, of := range []struct{ workflow, id, input, code, part string }{
+	return []badInput{
 		{"BillingRun", "billing-run/2026-11", ``, "validation_failed", "input must be given"},
 		{"BillingRun", "billing-run/2026-11", `null`, "validation_failed", `it takes {"installation": "…", "period": "2026-11"`},
 		{"BillingRun", "billing-run/2026-11", `"2026-11"`, "validation_failed", "input must be an object"},
@@ -107,7 +106,15 @@ func TestStartedByHand_BadInputFailsAtOnce(t *testing.T) {
 		{"ChargeSubscription", "charge/s/0001-01", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"0001-01","request_id":"r"}`, "validation_failed", "period must be the current month"},
 		{"ScheduledRun", "scheduled-run", `{"timezone":"UTC","settings":{"order_per_second":5}}`, "validation_failed", `no field settings."order_per_second"`},
 		{"ScheduledRun", "scheduled-run", ``, "validation_failed", "input must be given"},
-	} {
+	}
+}
+
+// A workflow that is started by hand with an input that the API would refuse fails
+// at once, with a sentence; nobody is charged, and its id is free again.
+func TestStartedByHand_BadInputFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	db, server, c := chargingServer(t)
+	for _, of := range badInputs() {
 		t.Run(of.workflow+" "+of.input, func(t *testing.T) {
 			var args []any
 			if of.input != "" {
@@ -155,34 +162,9 @@ func TestStartedByHand_ActivitiesAreRefused(t *testing.T) {
 	require.Empty(t, db.Lines(t, "SELECT request_id FROM charge UNION ALL SELECT id FROM billing_run"))
 }
 
-// An update whose data is absent, misspelt or of another type is refused with a
-// sentence that shows what it takes, and leaves no trace: the run keeps its cap.
-func TestUpdatedByHand_BadDataIsRefused(t *testing.T) {
-	t.Parallel()
-	db := modelstest.Postgres(t)
-	db.AddClub(t, 1, 1)
-	for i := range 40 {
-		db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, fmt.Sprintf("c-%03d", i))
-	}
-	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
-	c := startWorker(t, db, server, activities.Policy{Idempotent: true, RetryFor: time.Minute, ShopTimeout: 5 * time.Second})
-	in := workflows.RunInput{Period: november(t), Settings: billing.RunSettings{OrdersPerSecond: 1}, Installation: modelstest.Installation}
-	run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
-	require.NoError(t, err)
-	update(t, c, workflows.PauseUpdate)
-	before := historyOf(t, c, run.GetID(), run.GetRunID())
-
-	shown, err := metadata(t.Context(), c, run.GetID())
-	require.NoError(t, err)
-	require.Len(t, shown.GetDefinition().GetUpdateDefinitions(), 5)
-	for _, u := range shown.GetDefinition().GetUpdateDefinitions() {
-		require.Contains(t, u.GetDescription(), map[string]string{
-			"pace": `{"orders_per_second": 20}; 0 is no cap`, "pause": `{"reason": "…"}`, "resume": "no data", "cancel": "no data", "check": "no data",
-		}[u.GetName()])
-	}
-
+func badData() []struct{ update, data, part string } {
 	huge := strings.Repeat("9", 100_000)
-	for _, of := range []struct{ update, data, part string }{
+	return []struct{ update, data, part string }{
 		{"pace", ``, "input must be given"},
 		{"pace", `null`, "input must be given"},
 		{"pace", `{}`, "orders_per_second must be given"},
@@ -215,7 +197,36 @@ func TestUpdatedByHand_BadDataIsRefused(t *testing.T) {
 		{"resume", `true`, "input must be an object; it takes no data"},
 		{"cancel", `{"reason":"lunch"}`, `no field "reason"; it takes no data`},
 		{"check", `7`, "input must be an object; it takes no data"},
-	} {
+	}
+}
+
+// An update whose data is absent, misspelt or of another type is refused with a
+// sentence that shows what it takes, and leaves no trace: the run keeps its cap.
+func TestUpdatedByHand_BadDataIsRefused(t *testing.T) {
+	t.Parallel()
+	db := modelstest.Postgres(t)
+	db.AddClub(t, 1, 1)
+	for i := range 40 {
+		db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, fmt.Sprintf("c-%03d", i))
+	}
+	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
+	c := startWorker(t, db, server, activities.Policy{Idempotent: true, RetryFor: time.Minute, ShopTimeout: 5 * time.Second})
+	in := workflows.RunInput{Period: november(t), Settings: billing.RunSettings{OrdersPerSecond: 1}, Installation: modelstest.Installation}
+	run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
+	require.NoError(t, err)
+	update(t, c, workflows.PauseUpdate)
+	before := historyOf(t, c, run.GetID(), run.GetRunID())
+
+	shown, err := metadata(t.Context(), c, run.GetID())
+	require.NoError(t, err)
+	require.Len(t, shown.GetDefinition().GetUpdateDefinitions(), 5)
+	for _, u := range shown.GetDefinition().GetUpdateDefinitions() {
+		require.Contains(t, u.GetDescription(), map[string]string{
+			"pace": `{"orders_per_second": 20}; 0 is no cap`, "pause": `{"reason": "…"}`, "resume": "no data", "cancel": "no data", "check": "no data",
+		}[u.GetName()])
+	}
+
+	for _, of := range badData() {
 		t.Run(of.update+" "+of.data[:min(len(of.data), 40)], func(t *testing.T) {
 			var args []any
 			if of.data != "" {

@@ -44,7 +44,7 @@ func inNovember() time.Time {
 	return time.Date(2026, 11, 15, 12, 0, 0, 0, time.UTC).Add(time.Since(begun))
 }
 
-var begun = time.Now()
+var begun = time.Now() //nolint:forbidigo // a test's clock, no workflow's
 
 func setup(t *testing.T, policy activities.Policy) *bench {
 	t.Helper()

@@ -33,10 +33,10 @@ func startSmallWorker(t *testing.T, db modelstest.Database, server *shoptest.Ser
 	c, namespace := newNamespace(t)
 	log := slog.New(slog.DiscardHandler)
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
-	acts := activities.WithCallsAtOnce(activities.New(db.Open(t, nil), shopClient, policy, nil, log), 1)
-	flows := sdk.New(c, workflows.TaskQueue, sdk.Options{MaxConcurrentLocalActivityExecutionSize: 2, LocalActivityWorkerOnly: true})
+	acts := activities.WithCallsAtOnce(activities.New(db.Open(t, inNovember), shopClient, policy, nil, log), 1)
+	flows := sdk.New(c, workflows.Names("").TaskQueue(), sdk.Options{MaxConcurrentLocalActivityExecutionSize: 2, LocalActivityWorkerOnly: true})
 	flows.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
-	retries := sdk.New(c, workflows.OrderTaskQueue, sdk.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
+	retries := sdk.New(c, workflows.Names("").OrderTaskQueue(), sdk.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
 	for _, w := range []sdk.Worker{flows, retries} {
 		w.RegisterActivity(acts)
 		require.NoError(t, w.Start())
@@ -59,8 +59,8 @@ func TestSlowShop_MoreChargesThanPlaces(t *testing.T) {
 		for i := range n {
 			id := fmt.Sprintf("s-%d", i)
 			db.AddSubscription(t, id, 1, "c-"+id)
-			in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1}
-			run, err := c.ExecuteWorkflow(t.Context(), workflows.ChargeOptions(in), workflows.ChargeSubscriptionName, in)
+			in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+			run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").ChargeOptions(in), workflows.ChargeSubscriptionName, in)
 			require.NoError(t, err)
 			runs = append(runs, run)
 		}
@@ -88,8 +88,13 @@ func TestSlowShop_ACallUnderWayIsJoined(t *testing.T) {
 	shopClient, err := shop.New(shop.Config{URL: server.URL, APIKey: "key", APISecret: "secret", Timeout: 30 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
-	acts := activities.New(nil, shopClient, activities.Policy{Idempotent: true}, nil, slog.New(slog.DiscardHandler))
-	charge := billing.Charge{RequestID: "r-1", SubscriptionID: "s", Period: november(t), Status: billing.Pending, CustomerID: "anna", SKU: 1}
+	db := modelstest.SQLite(t)
+	db.AddClub(t, 1, 1)
+	db.AddSubscription(t, "s", 1, "anna")
+	store := db.Open(t, inNovember)
+	claim, err := store.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november(t), RequestID: "r-1"}, billing.ChargeOwner, true)
+	require.NoError(t, err)
+	acts := activities.New(store, shopClient, activities.Policy{Idempotent: true}, nil, slog.New(slog.DiscardHandler))
 	answers := make(chan billing.Charge, 2)
 	for range 2 {
 		suite := testsuite.WorkflowTestSuite{}
@@ -98,7 +103,7 @@ func TestSlowShop_ACallUnderWayIsJoined(t *testing.T) {
 		env.RegisterActivity(acts)
 		go func() {
 			var placed billing.Charge // stays empty with an error
-			if out, err := env.ExecuteActivity(acts.PlaceOrder, activities.PlaceOrderInput{Charge: charge}); err == nil {
+			if out, err := env.ExecuteActivity(acts.PlaceOrder, activities.PlaceOrderInput{Charge: *claim.Charge, Installation: modelstest.Installation}); err == nil {
 				_ = out.Get(&placed)
 			}
 			answers <- placed
