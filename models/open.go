@@ -114,6 +114,8 @@ func (s *Store) openPostgres(databaseURL string, log *slog.Logger) error {
 			config.RuntimeParams[name] = value
 		}
 	}
+	// Whatever the URL, PGCLIENTENCODING or the role says: Go's texts are UTF-8.
+	config.RuntimeParams["client_encoding"] = "UTF8"
 	pool := stdlib.OpenDB(*config)
 	pool.SetMaxOpenConns(postgresConnections)
 	pool.SetMaxIdleConns(postgresConnections)

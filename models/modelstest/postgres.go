@@ -28,10 +28,21 @@ func Postgres(t testing.TB) Database {
 	}
 	template, err := template()
 	require.NoError(t, err)
+	return create(t, "TEMPLATE "+quoted(template.name))
+}
+
+// PostgresIn makes an empty database, not migrated, in another encoding: "LATIN1".
+func PostgresIn(t testing.TB, encoding string) Database {
+	t.Helper()
+	return create(t, "TEMPLATE template0 ENCODING '"+encoding+"' LOCALE 'C'")
+}
+
+func create(t testing.TB, options string) Database {
+	t.Helper()
 	server, err := sql.Open("pgx", os.Getenv("TEST_DATABASE_URL"))
 	require.NoError(t, err)
 	name := "drayman_test_" + strings.ToLower(rand.Text())
-	onServer(t, server, "CREATE DATABASE "+quoted(name)+" TEMPLATE "+quoted(template.name))
+	onServer(t, server, "CREATE DATABASE "+quoted(name)+" "+options)
 	t.Cleanup(func() {
 		onServer(t, server, "DROP DATABASE "+quoted(name)+" WITH (FORCE)")
 		require.NoError(t, server.Close())
