@@ -180,6 +180,9 @@ func nextDerivedID(tx *gorm.DB, req billing.ChargeRequest) (billing.RequestID, e
 // it still stands as found.
 func takeOver(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	found := claim.Charge
+	if !isCarried(found.CustomerID) { // written by hand: the shop would be asked about another customer
+		return billing.Errorf(billing.CodeNotEligible, "the customer id in the ledger, of request id %q, is no text in UTF-8", found.RequestID)
+	}
 	taken := tx.Model(&chargeRow{}).
 		Where("request_id = ? AND status = ? AND owner = ?", string(found.RequestID), string(found.Status), found.Owner).
 		Updates(map[string]any{

@@ -301,6 +301,9 @@ func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved 
 	if by.IsZero() {
 		which = "(claimed_until IS NULL OR " + s.time("claimed_until") + " < @now OR status <> 'pending')"
 	}
+	if s.dialect == SQLite {
+		which += " AND drayman_text(subscription_id) IS NOT NULL" // the next call goes on after the last id
+	}
 	statuses := []string{string(billing.Pending)}
 	if unresolved {
 		statuses = append(statuses, string(billing.Unresolved))

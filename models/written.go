@@ -180,15 +180,29 @@ func number(digits string) int {
 }
 
 // isPlain reports whether the text is a time as we write it, which SQLite orders
-// rightly as text.
+// rightly as text. A list asks it of every row, so it seldom asks time.Parse.
 func isPlain(text string) bool {
-	if len(text) != len(timestampLayout) || text < "0001" {
+	if len(text) != len(timestampLayout) {
 		return false
 	}
-	for i, c := range []byte(timestampLayout) { // time.Parse takes ",1" and ".+1" for fractions
-		if digit := '0' <= text[i] && text[i] <= '9'; digit != ('0' <= c && c <= '9') || !digit && text[i] != c {
-			return false
+	for i := range len(timestampLayout) {
+		switch c := timestampLayout[i]; c {
+		case '-', ' ', ':', '.':
+			if text[i] != c {
+				return false
+			}
+		default:
+			if text[i]-'0' > 9 {
+				return false
+			}
 		}
+	}
+	year, month, day, hour, minute, second := text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:19]
+	if year < "0001" || month < "01" || month > "12" || day < "01" || hour > "23" || minute > "59" || second > "59" {
+		return false
+	}
+	if day <= "28" {
+		return true
 	}
 	_, err := time.Parse(timestampLayout, text)
 	return err == nil
