@@ -37,6 +37,8 @@ type ClubView struct {
 	Name   string      `json:"name" example:"Lager of the month"`
 	SKU    *int        `json:"store_sku" doc:"the product that it sends, at the shop"`
 	Status *StatusView `json:"status" doc:"null where it has none"`
+
+	Unreadable []billing.Unreadable `json:"unreadable,omitempty" doc:"times by hand in its history that cannot be read; a status does not count if its effect_date is one"`
 }
 
 // StatusView is a row of a status history.
@@ -63,7 +65,7 @@ func statusView(c billing.Change, name string) *StatusView {
 }
 
 func clubView(c billing.Club) ClubView {
-	return ClubView{ID: c.ID, Name: c.Name, SKU: c.SKU, Status: clubStatusView(c.Current)}
+	return ClubView{ID: c.ID, Name: c.Name, SKU: c.SKU, Status: clubStatusView(c.Current), Unreadable: c.Unreadable}
 }
 
 func (a *api) registerClubs(h huma.API) {

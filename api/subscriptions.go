@@ -34,14 +34,15 @@ func inputErrors(location string, err error) []error {
 
 // SubscriptionView is a subscription as it stands now.
 type SubscriptionView struct {
-	ID         string         `json:"id"`
-	ClubID     *int           `json:"club_id"`
-	CustomerID string         `json:"customer_id"`
-	CreateDate *time.Time     `json:"create_date"`
-	Status     *StatusView    `json:"status" doc:"now; null where it has none"`
-	Scheduled  []*StatusView  `json:"scheduled" doc:"status changes to come, the next first"`
-	InProgress *ProgressView  `json:"charge_in_progress,omitempty" doc:"after a status change: a charge that was claimed before it and goes on"`
-	Charges    []ChargeRecord `json:"charges,omitempty" doc:"the newest first; only when a single subscription is read"`
+	ID         string               `json:"id"`
+	ClubID     *int                 `json:"club_id"`
+	CustomerID string               `json:"customer_id"`
+	CreateDate *time.Time           `json:"create_date"`
+	Status     *StatusView          `json:"status" doc:"now; null where it has none"`
+	Scheduled  []*StatusView        `json:"scheduled" doc:"status changes to come, the next first"`
+	InProgress *ProgressView        `json:"charge_in_progress,omitempty" doc:"after a status change: a charge that was claimed before it and goes on"`
+	Charges    []ChargeRecord       `json:"charges,omitempty" doc:"the newest first; only when a single subscription is read"`
+	Unreadable []billing.Unreadable `json:"unreadable,omitempty" doc:"times by hand in its rows that cannot be read; a status does not count if its effect_date is one"`
 }
 
 // ProgressView is a charge that a status change came too late for.
@@ -55,6 +56,7 @@ func subscriptionView(s *billing.Subscription) SubscriptionView {
 	view := SubscriptionView{
 		ID: s.ID, CustomerID: s.CustomerID, CreateDate: s.CreateDate,
 		Status: subscriptionStatusView(s.Current), Scheduled: []*StatusView{},
+		Unreadable: s.Unreadable,
 	}
 	if s.ClubID != 0 {
 		view.ClubID = &s.ClubID
@@ -134,14 +136,15 @@ type explainInput struct {
 
 // ExplanationView says why a subscription is eligible, or is not.
 type ExplanationView struct {
-	SubscriptionID     string         `json:"subscription_id"`
-	At                 time.Time      `json:"at"`
-	Eligible           bool           `json:"eligible"`
-	Reason             billing.Reason `json:"reason,omitempty" doc:"the first thing that stands against it"`
-	Explanation        string         `json:"explanation" example:"not eligible: it is PAUSED now"`
-	SubscriptionStatus *DecidingRow   `json:"subscription_status" doc:"the row of subscription_status_history that decides; null if none does"`
-	ClubID             *int           `json:"club_id"`
-	ClubStatus         *DecidingRow   `json:"club_status" doc:"the row of club_status_history that decides; null if none does"`
+	SubscriptionID     string               `json:"subscription_id"`
+	At                 time.Time            `json:"at"`
+	Eligible           bool                 `json:"eligible"`
+	Reason             billing.Reason       `json:"reason,omitempty" doc:"the first thing that stands against it"`
+	Explanation        string               `json:"explanation" example:"not eligible: it is PAUSED now"`
+	SubscriptionStatus *DecidingRow         `json:"subscription_status" doc:"the row of subscription_status_history that decides; null if none does"`
+	ClubID             *int                 `json:"club_id"`
+	ClubStatus         *DecidingRow         `json:"club_status" doc:"the row of club_status_history that decides; null if none does"`
+	Unreadable         []billing.Unreadable `json:"unreadable,omitempty" doc:"times by hand in the two histories that cannot be read; a status does not count if its effect_date is one"`
 }
 
 // DecidingRow is a row of a history, with its status in words.
@@ -161,7 +164,7 @@ func (a *api) explain(ctx context.Context, in *explainInput) (*explainOutput, er
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	view := ExplanationView{SubscriptionID: in.ID, At: e.At, Eligible: e.Reason == "", Reason: e.Reason, Explanation: "eligible"}
+	view := ExplanationView{SubscriptionID: in.ID, At: e.At, Eligible: e.Reason == "", Reason: e.Reason, Explanation: "eligible", Unreadable: e.Unreadable}
 	if !view.Eligible {
 		view.Explanation = "not eligible: " + e.Reason.Sentence()
 	}

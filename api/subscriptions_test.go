@@ -144,3 +144,31 @@ func TestACutListLooksCut(t *testing.T) {
 	}
 	require.ErrorContains(t, err, "unexpected EOF")
 }
+
+// A cancel with a time that SQLite keeps and nobody can read does not count, and is
+// shown; one in another form counts.
+func TestExplain_TimesByHand(t *testing.T) {
+	s := setup(t, modelstest.SQLite(t), options{clock: newClock("2026-11-27T12:00:00Z").now})
+	s.db.AddClub(t, 1, 1)
+	s.db.AddSubscription(t, "s", 1, "anna")
+	s.db.Exec(t, "INSERT INTO subscription_status_history VALUES ('odd', 's', 2, '27.11.2026 00:00', 'today', 'by phone')")
+	s.db.Exec(t, "INSERT INTO club_status_history VALUES ('c', 1, 3, 20261127, NULL, NULL)")
+
+	const subscription = `{"table":"subscription_status_history","id":"odd","column":"effect_date","text":"27.11.2026 00:00"},` +
+		`{"table":"subscription_status_history","id":"odd","column":"create_date","text":"today"}`
+	const club = `{"table":"club_status_history","id":"c","column":"effect_date","text":"20261127"}`
+	for path, shown := range map[string]string{
+		"/subscription/s": subscription, "/subscription/s/explain": subscription + "," + club, "/club/1": club, "/clubs": club,
+	} {
+		read := s.do(t, http.MethodGet, path, "")
+		require.Equal(t, http.StatusOK, read.Code, read.Raw)
+		require.Contains(t, read.Raw, `"unreadable":[`+shown+`]`)
+	}
+	require.Equal(t, "[\"s\"]\n", s.do(t, http.MethodGet, "/subscription/eligible", "").Raw)
+
+	s.db.Exec(t, "INSERT INTO subscription_status_history VALUES ('T', 's', 2, '2026-11-27T13:59:59+02:00', 1795752000, NULL)")
+	require.Equal(t, "[]\n", s.do(t, http.MethodGet, "/subscription/eligible", "").Raw)
+	require.Contains(t, s.do(t, http.MethodGet, "/subscription/s/explain", "").Raw, `"reason":"subscription_cancelled"`)
+	require.Equal(t, "not_eligible", s.charge(t, "s", "r-1").Problem.Code)
+	s.requireNothingStarted(t)
+}

@@ -213,7 +213,7 @@ func (r Reason) Sentence() string {
 	case ReasonClubInactive:
 		return "its club is INACTIVE now"
 	case ReasonWithoutCustomer:
-		return "it has no customer id"
+		return "it has no usable customer id"
 	case ReasonWithoutSKU:
 		return "its club has no SKU"
 	default:

@@ -15,6 +15,17 @@ type Subscription struct {
 	// InProgress is the charge that was pending or unresolved at a status
 	// change: the change comes too late for it.
 	InProgress *Charge
+	Unreadable []Unreadable // of its history, and its own create date
+}
+
+// Unreadable is a time by hand that cannot be read: SQLite keeps what people type.
+// A row of a history whose effect date cannot be read does not count; a create date
+// that cannot be read counts as null.
+type Unreadable struct {
+	Table  string `json:"table" example:"subscription_status_history"`
+	ID     string `json:"id" doc:"of the row"`
+	Column string `json:"column" enum:"effect_date,create_date"`
+	Text   string `json:"text" doc:"what stands there; of a long text the beginning" example:"27.11.2026 00:00"`
 }
 
 // Explanation is why a subscription is eligible at a time, or is not.
@@ -24,6 +35,7 @@ type Explanation struct {
 	Subscription Change // the row that decides; its ID is "" where none does
 	ClubID       int    // 0: none
 	Club         Change
+	Unreadable   []Unreadable // of both histories
 }
 
 // Club is a club as it stands at a time.
@@ -32,6 +44,8 @@ type Club struct {
 	Name    string
 	SKU     *int   // the product that it sends
 	Current Change // the row that decides; its ID is "" where there is none
+	// Unreadable are those of its history.
+	Unreadable []Unreadable
 }
 
 // EligibleQuery selects the subscriptions that are due at a time.

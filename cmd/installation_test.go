@@ -158,7 +158,7 @@ func TestInstallation_ACopyChargesNobodyUntilItIsAdopted(t *testing.T) {
 	promoted.requireCharges(t, "s-2")
 	promoted.with("INSTALLATION=staging").requireChargesNobody(t, "s-3", `INSTALLATION is "staging"`)
 
-	restored := modelstest.Empty(t)
+	restored := modelstest.PostgresIn(t, "UTF8")
 	postgresProgram(t, dump, "psql", "--quiet", "--set", "ON_ERROR_STOP=1", restored.URL)
 	at(restored).requireChargesNobody(t, "s-4", "restored, or was moved")
 	require.Contains(t, at(restored).adopt(t), "charges here from now on")

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drayman/cmd"
+	"drayman/models/modelstest"
 )
 
 func run(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
@@ -78,6 +79,18 @@ func TestAWrongSettingStopsTheStartInOneLine(t *testing.T) {
 			require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
 			require.NotContains(t, stderr, "s3cret")
 		})
+	}
+}
+
+func TestEncoding_LATIN1StopsEveryCommand(t *testing.T) {
+	env := complete(t)
+	env["DATABASE_URL"] = modelstest.PostgresIn(t, "LATIN1").URL
+	for _, command := range [][]string{{"migrate", "status"}, {"migrate", "up"}, {"api"}, {"worker"}, {"serve"}} {
+		code, out, stderr := run(t, env, command...)
+		require.Equal(t, 1, code, command)
+		require.Empty(t, out, command)
+		require.Contains(t, stderr, "the database's encoding is LATIN1 and UTF8 is needed", command)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
 	}
 }
 

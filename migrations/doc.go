@@ -35,6 +35,7 @@
 //     second at a time, and lets others pass in between: see givingWay.
 //   - All happens in the connection's current_schema(), whatever its name.
 //   - [Status] and [Check] write nothing.
+//   - The database's encoding is UTF-8: [Up], [Status] and [Check] refuse any other.
 //
 // PostgreSQL must be reached directly or through a pooler in session mode: an
 // advisory lock means nothing where each statement may go to another session.

@@ -53,6 +53,12 @@ func (d database) with(t *testing.T, key, value string) database {
 
 func postgres(t *testing.T) database {
 	t.Helper()
+	return postgresWith(t, "")
+}
+
+// postgresWith is an empty database made with these options of CREATE DATABASE.
+func postgresWith(t *testing.T, options string) database {
+	t.Helper()
 	server := os.Getenv("TEST_DATABASE_URL")
 	require.NotEmpty(t, server, "TEST_DATABASE_URL is not set: run the tests with `make test`, which starts PostgreSQL")
 	u, err := url.Parse(server)
@@ -60,7 +66,7 @@ func postgres(t *testing.T) database {
 	admin, err := sql.Open("pgx", server)
 	require.NoError(t, err)
 	name := "drayman_migrations_" + strings.ToLower(rand.Text())
-	exec(t, admin, "CREATE DATABASE "+name+" TEMPLATE template0")
+	exec(t, admin, "CREATE DATABASE "+name+" TEMPLATE template0 "+options)
 	t.Cleanup(func() {
 		_, err := admin.ExecContext(context.WithoutCancel(t.Context()), "DROP DATABASE "+name+" WITH (FORCE)")
 		require.NoError(t, err)

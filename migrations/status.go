@@ -52,9 +52,9 @@ func Status(ctx context.Context, db *sql.DB, d Dialect) ([]Step, error) {
 	return steps, nil
 }
 
-// Check returns nil if the schema has the version that this program needs, or a
-// newer one, and an error of one line otherwise. It is one query, for readiness
-// probes and the start-up.
+// Check returns nil if the database's encoding is UTF-8 and the schema has the
+// version that this program needs, or a newer one, and an error of one line
+// otherwise. It is one query, for readiness probes and the start-up.
 func Check(ctx context.Context, db *sql.DB, d Dialect) error {
 	steps, err := steps(d)
 	if err != nil {
@@ -62,14 +62,21 @@ func Check(ctx context.Context, db *sql.DB, d Dialect) error {
 	}
 	needed := steps[len(steps)-1].Version
 	var version sql.NullInt64
-	failure := db.QueryRowContext(ctx, "SELECT max(version_id) FROM "+versionTable).Scan(&version)
-	if failure != nil {
+	var encoding string
+	failure := db.QueryRowContext(ctx, "SELECT max(version_id), "+encodings[d].query+" FROM "+versionTable).Scan(&version, &encoding)
+	if failure == nil {
+		err = refuseEncoding(d, encoding)
+	} else {
 		// Only now it is worth a second query to tell a missing table from a
 		// database that does not answer.
-		names, err := relations(ctx, db, d)
-		if err != nil || names[versionTable] {
+		var names map[string]bool
+		if names, err = relations(ctx, db, d); err != nil || names[versionTable] {
 			return fmt.Errorf("the schema's version cannot be read: %w", failure)
 		}
+		err = checkEncoding(ctx, db, d)
+	}
+	if err != nil {
+		return err
 	}
 	if version.Int64 < needed {
 		return fmt.Errorf("the database's schema is at version %d and version %d is needed: run `drayman migrate up`",

@@ -67,8 +67,11 @@ func (r *Refusal) Error() string {
 }
 
 // survey reads what stands in the schema. Where Up must not touch it, the error
-// is a *Refusal.
+// is a *Refusal, or names the encoding, for which no table is looked at.
 func survey(ctx context.Context, q querier, d Dialect) (found, error) {
+	if err := checkEncoding(ctx, q, d); err != nil {
+		return found{}, fmt.Errorf("nothing was changed: %w", err)
+	}
 	names, err := relations(ctx, q, d)
 	if err != nil {
 		return found{}, fmt.Errorf("reading the schema, nothing was changed: %w", err)

@@ -55,19 +55,25 @@ func readClubs(scope *gorm.DB, at time.Time) ([]billing.Club, error) {
 	for _, r := range rows {
 		ids = append(ids, r.ID)
 	}
-	var history []clubStatusRow
-	err := scope.Session(&gorm.Session{NewDB: true}).Where("club_id IN ?", ids).Find(&history).Error
-	if err != nil {
+	var changes []clubStatusRow
+	tx := scope.Session(&gorm.Session{NewDB: true})
+	selected := columns(tx, "id", "club_id", "club_status_id", "effect_date", "create_date", "details")
+	if err := tx.Select(selected).Where("club_id IN ?", ids).Find(&changes).Error; err != nil {
 		return nil, fmt.Errorf("reading the clubs' status histories: %w", err)
 	}
-	changes := map[int][]billing.Change{}
-	for _, h := range history {
-		changes[h.ClubID] = append(changes[h.ClubID], h.change())
+	histories := map[int]history{}
+	for _, c := range changes {
+		h := histories[c.ClubID]
+		h.changes = append(h.changes, c.change())
+		h.unreadable = append(h.unreadable, unreadable(c.TableName(), c.ID, c.EffectDate, c.CreateDate)...)
+		histories[c.ClubID] = h
 	}
 	clubs := make([]billing.Club, 0, len(rows))
 	for _, r := range rows {
-		current, _ := billing.StatusAt(changes[r.ID], at)
-		clubs = append(clubs, billing.Club{ID: r.ID, Name: valueOf(r.Name), SKU: r.StoreSKU, Current: current})
+		h := histories[r.ID]
+		clubs = append(clubs, billing.Club{
+			ID: r.ID, Name: valueOf(r.Name), SKU: r.StoreSKU.n, Current: h.at(at), Unreadable: h.unreadable,
+		})
 	}
 	return clubs, nil
 }

@@ -21,13 +21,16 @@
 //     the clocks of two machines are apart. SQLite has the process's clock.
 //   - Ids are ordered by bytes (COLLATE "C"), in SQL as in Go.
 //   - Times are written as text with six decimals, UTC, which PostgreSQL takes
-//     for a timestamp and SQLite compares rightly as text.
+//     for a timestamp and SQLite compares rightly as text. Others are read by one
+//     function, readTime, in Go and, as drayman_time, in SQLite's SQL: a list, a
+//     claim and an explanation cannot disagree about a row.
 //
 // # SQLite
 //
 // The embedded default: WAL, immediate transactions, one writer connection and
 // several readers, because SQLite cannot write concurrently and its busy handler
-// is not fair: a queue in front of it is.
+// is not fair: a queue in front of it is. Its columns hold values of any type:
+// [Store] reads what has the wrong one as null, and never fails for it.
 //
 // The package imports billing and nothing else of ours.
 package models

@@ -67,13 +67,13 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 
 func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing.ChargeFacts, error) {
 	var rows []struct {
-		ClubID          *int
+		ClubID          whole
 		CustomerStoreID *string
-		StoreSKU        *int `gorm:"column:store_sku"`
-		Status          *int
-		ClubStatus      *int
+		StoreSKU        whole `gorm:"column:store_sku"`
+		Status          whole
+		ClubStatus      whole
 	}
-	err := tx.Raw(s.sql(`SELECT s.club_id, s.customer_store_id, c.store_sku,
+	err := tx.Raw(s.sql(`SELECT s.club_id, s.customer_store_id AS customer_store_id, c.store_sku,
 			`+subscriptionStatusAt+` AS status, `+clubStatusAt+` AS club_status
 		FROM subscription s LEFT JOIN club c ON c.id = s.club_id WHERE s.id = @id`),
 		sql.Named("at", timestamp{at}), sql.Named("id", id)).Scan(&rows).Error
@@ -82,11 +82,11 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 	}
 	r := rows[0]
 	return billing.ChargeFacts{
-		Exists: true, ClubID: valueOf(r.ClubID), CustomerID: valueOf(r.CustomerStoreID), SKU: r.StoreSKU,
+		Exists: true, ClubID: valueOf(r.ClubID.n), CustomerID: valueOf(r.CustomerStoreID), SKU: r.StoreSKU.n,
 		Standing: billing.Standing{
-			Subscription: billing.Status(valueOf(r.Status)),
-			Club:         billing.ClubStatus(valueOf(r.ClubStatus)),
-			HasClub:      r.ClubID != nil,
+			Subscription: billing.Status(valueOf(r.Status.n)),
+			Club:         billing.ClubStatus(valueOf(r.ClubStatus.n)),
+			HasClub:      r.ClubID.n != nil,
 		},
 	}, nil
 }
@@ -229,6 +229,9 @@ func nextDerivedID(tx *gorm.DB, req billing.ChargeRequest) (billing.RequestID, e
 // it still stands as found.
 func takeOver(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	found := claim.Charge
+	if !isCarried(found.CustomerID) { // written by hand: the shop would be asked about another customer
+		return billing.Errorf(billing.CodeNotEligible, "the customer id in the ledger, of request id %q, is no text in UTF-8", found.RequestID)
+	}
 	taken := tx.Model(&chargeRow{}).
 		Where("request_id = ? AND status = ? AND owner = ?", string(found.RequestID), string(found.Status), found.Owner).
 		Updates(map[string]any{

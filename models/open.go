@@ -117,6 +117,8 @@ func (s *Store) openPostgres(databaseURL string, log *slog.Logger) error {
 			config.RuntimeParams[name] = value
 		}
 	}
+	// Whatever the URL, PGCLIENTENCODING or the role says: Go's texts are UTF-8.
+	config.RuntimeParams["client_encoding"] = "UTF8"
 	pool := stdlib.OpenDB(*config)
 	pool.SetMaxOpenConns(postgresConnections)
 	pool.SetMaxIdleConns(postgresConnections)
@@ -225,11 +227,19 @@ func (s *Store) inTransaction(ctx context.Context, fn func(tx *gorm.DB) error) e
 	return s.write.WithContext(ctx).Transaction(fn, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 }
 
-// sql adapts a statement to the dialect: the name of the collation by bytes is
-// all that differs.
+// sql adapts a statement to the dialect.
 func (s *Store) sql(text string) string {
 	if s.dialect == SQLite {
-		return strings.ReplaceAll(text, `COLLATE "C"`, "COLLATE BINARY")
+		return onSQLite(text)
 	}
 	return text
+}
+
+// time is a column of our own tables with a time, for comparisons: on SQLite also
+// one that was written by hand. What cannot be read comes before all times there.
+func (s *Store) time(column string) string {
+	if s.dialect == SQLite {
+		return "COALESCE(drayman_time(" + column + "), '')"
+	}
+	return column
 }

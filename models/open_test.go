@@ -95,6 +95,32 @@ func TestOpenTakesAnySQLitePath(t *testing.T) {
 	}
 }
 
+// Go's texts are UTF-8, whatever others have made the session's default.
+func TestOpen_SpeaksUTF8(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(t *testing.T, db modelstest.Database) modelstest.Database{
+		"URL": func(t *testing.T, db modelstest.Database) modelstest.Database {
+			return db.WithParameter(t, "client_encoding", "LATIN1")
+		},
+		"options": func(t *testing.T, db modelstest.Database) modelstest.Database {
+			return db.WithParameter(t, "options", "-c client_encoding=LATIN1")
+		},
+		"database": func(t *testing.T, db modelstest.Database) modelstest.Database {
+			db.Exec(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET client_encoding = LATIN1', current_database()); END $$")
+			return db
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := modelstest.Postgres(t)
+			db.AddClub(t, 1, 7)
+			_, err := open(t, db).Open(t, nil).Subscribe(t.Context(), 1, "José")
+			require.NoError(t, err)
+			require.Equal(t, []string{"4a6f73c3a9"}, db.Lines(t, "SELECT encode(customer_store_id::bytea, 'hex') FROM subscription"))
+		})
+	}
+}
+
 // Every process has the database's clock, however wrong its own is.
 func TestTheClockIsTheDatabases(t *testing.T) {
 	t.Parallel()

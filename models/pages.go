@@ -121,7 +121,7 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, now t
 		StoreSKU        int `gorm:"column:store_sku"`
 		Declined        int
 	}
-	err := tx.Raw(s.sql(`SELECT s.id, s.club_id, s.customer_store_id, k.store_sku, (SELECT count(*) FROM charge d
+	err := tx.Raw(s.sql(`SELECT s.id, s.club_id, s.customer_store_id AS customer_store_id, k.store_sku AS store_sku, (SELECT count(*) FROM charge d
 				WHERE d.subscription_id = s.id AND d.period || '' = @period AND d.run_id IS NOT NULL) AS declined
 			FROM subscription s JOIN club k ON k.id = s.club_id
 			WHERE s.id IN @ids AND `+isChargeable+` AND `+notOpenYet+` AND `+untried+` AND `+isEligible),

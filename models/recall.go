@@ -64,7 +64,7 @@ func (s *Store) FreeClaims(ctx context.Context, run billing.Run) error {
 func (s *Store) NewestOpen(ctx context.Context, period billing.Period) (time.Time, error) {
 	tx := s.read.WithContext(ctx)
 	var newest *timestamp
-	err := tx.Raw("SELECT max(created_at) FROM charge WHERE period = ? AND status IN ('pending', 'unresolved')", period.String()).Row().Scan(&newest)
+	err := tx.Raw("SELECT max("+s.time("created_at")+") FROM charge WHERE period = ? AND status IN ('pending', 'unresolved')", period.String()).Row().Scan(&newest)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("looking for the newest open charge: %w", err)
 	}

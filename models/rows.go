@@ -14,16 +14,16 @@ import (
 type clubRow struct {
 	ID       int `gorm:"primaryKey"`
 	Name     *string
-	StoreSKU *int `gorm:"column:store_sku"`
+	StoreSKU whole `gorm:"column:store_sku"`
 }
 
 func (clubRow) TableName() string { return "club" }
 
 type subscriptionRow struct {
 	ID              string `gorm:"primaryKey"`
-	ClubID          *int
+	ClubID          whole
 	CustomerStoreID *string
-	CreateDate      *timestamp
+	CreateDate      written
 }
 
 func (subscriptionRow) TableName() string { return "subscription" }
@@ -31,9 +31,9 @@ func (subscriptionRow) TableName() string { return "subscription" }
 type subscriptionStatusRow struct {
 	ID             string `gorm:"primaryKey"`
 	SubscriptionID string
-	StatusID       *int
-	EffectDate     *timestamp
-	CreateDate     *timestamp
+	StatusID       whole
+	EffectDate     written
+	CreateDate     written
 	Details        *string
 }
 
@@ -42,9 +42,9 @@ func (subscriptionStatusRow) TableName() string { return "subscription_status_hi
 type clubStatusRow struct {
 	ID           string `gorm:"primaryKey"`
 	ClubID       int
-	ClubStatusID *int
-	EffectDate   *timestamp
-	CreateDate   *timestamp
+	ClubStatusID whole
+	EffectDate   written
+	CreateDate   written
 	Details      *string
 }
 
@@ -52,15 +52,15 @@ func (clubStatusRow) TableName() string { return "club_status_history" }
 
 func (r subscriptionStatusRow) change() billing.Change {
 	return billing.Change{
-		ID: r.ID, StatusID: valueOf(r.StatusID), EffectDate: timeOf(r.EffectDate),
-		CreateDate: timeOf(r.CreateDate), Details: valueOf(r.Details),
+		ID: r.ID, StatusID: valueOf(r.StatusID.n), EffectDate: r.EffectDate.at,
+		CreateDate: r.CreateDate.at, Details: valueOf(r.Details),
 	}
 }
 
 func (r clubStatusRow) change() billing.Change {
 	return billing.Change{
-		ID: r.ID, StatusID: valueOf(r.ClubStatusID), EffectDate: timeOf(r.EffectDate),
-		CreateDate: timeOf(r.CreateDate), Details: valueOf(r.Details),
+		ID: r.ID, StatusID: valueOf(r.ClubStatusID.n), EffectDate: r.EffectDate.at,
+		CreateDate: r.CreateDate.at, Details: valueOf(r.Details),
 	}
 }
 
@@ -90,10 +90,7 @@ type chargeRow struct {
 func (chargeRow) TableName() string { return "charge" }
 
 func (r chargeRow) charge() (*billing.Charge, error) {
-	period, err := billing.ParsePeriod(r.Period)
-	if err != nil {
-		return nil, err
-	}
+	period, _ := billing.ParsePeriod(r.Period) // none, where a person has written what is no month
 	c := &billing.Charge{
 		RequestID: billing.RequestID(r.RequestID), SubscriptionID: r.SubscriptionID, Period: period,
 		Status: billing.ChargeStatus(r.Status), Attempts: r.Attempts, ClubID: valueOf(r.ClubID),

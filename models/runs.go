@@ -34,10 +34,7 @@ type runRow struct {
 func (runRow) TableName() string { return "billing_run" }
 
 func (r runRow) run() (*billing.Run, error) {
-	period, err := billing.ParsePeriod(r.Period)
-	if err != nil {
-		return nil, err
-	}
+	period, _ := billing.ParsePeriod(r.Period) // none, where a person has written what is no month
 	return &billing.Run{
 		ID: r.ID, Period: period, Number: r.Number, State: billing.RunState(r.State), Reason: valueOf(r.Reason),
 		CutOff: r.CutOff.Time, Due: r.Due, EndedAt: timeOf(r.EndedAt), ExecutionID: r.ExecutionID,
@@ -309,9 +306,12 @@ func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved 
 	if err != nil {
 		return nil, err
 	}
-	which := "created_at <= @by"
+	which := s.time("created_at") + " <= @by"
 	if by.IsZero() {
-		which = "(claimed_until IS NULL OR claimed_until < @now OR status <> 'pending')"
+		which = "(claimed_until IS NULL OR " + s.time("claimed_until") + " < @now OR status <> 'pending')"
+	}
+	if s.dialect == SQLite {
+		which += " AND drayman_text(subscription_id) IS NOT NULL" // the next call goes on after the last id
 	}
 	statuses := []string{string(billing.Pending)}
 	if unresolved {

@@ -67,7 +67,7 @@ func mayJoin(tx *gorm.DB, clubID int, customerID string, now time.Time) error {
 }
 
 func insertSubscription(tx *gorm.DB, clubID int, customerID string, now time.Time) (*billing.Subscription, error) {
-	row := subscriptionRow{ID: uuid.NewString(), ClubID: &clubID, CustomerStoreID: &customerID, CreateDate: &timestamp{now}}
+	row := subscriptionRow{ID: uuid.NewString(), ClubID: whole{&clubID}, CustomerStoreID: &customerID, CreateDate: written{at: &now}}
 	if err := tx.Create(&row).Error; err != nil {
 		return nil, fmt.Errorf("inserting the subscription: %w", err)
 	}
@@ -75,13 +75,13 @@ func insertSubscription(tx *gorm.DB, clubID int, customerID string, now time.Tim
 	if err := insertChange(tx, row.ID, active); err != nil {
 		return nil, err
 	}
-	return newSubscription(row, []billing.Change{active}, now), nil
+	return newSubscription(row, history{changes: []billing.Change{active}}, now), nil
 }
 
 func insertChange(tx *gorm.DB, subscriptionID string, c billing.Change) error {
 	row := subscriptionStatusRow{
-		ID: c.ID, SubscriptionID: subscriptionID, StatusID: &c.StatusID, EffectDate: newTimestamp(c.EffectDate),
-		CreateDate: newTimestamp(c.CreateDate), Details: orNull(c.Details),
+		ID: c.ID, SubscriptionID: subscriptionID, StatusID: whole{&c.StatusID}, EffectDate: written{at: c.EffectDate},
+		CreateDate: written{at: c.CreateDate}, Details: orNull(c.Details),
 	}
 	if err := tx.Create(&row).Error; err != nil {
 		return fmt.Errorf("inserting the status: %w", err)
@@ -101,11 +101,11 @@ func (s *Store) Subscription(ctx context.Context, id string) (*billing.Subscript
 	if err != nil {
 		return nil, err
 	}
-	history, err := readHistory(tx, id)
+	h, err := readHistory(tx, id)
 	if err != nil {
 		return nil, err
 	}
-	return newSubscription(row, history, now), nil
+	return newSubscription(row, h, now), nil
 }
 
 // ChangeStatus appends a status row, and takes away the automatic returns that
@@ -135,31 +135,31 @@ func (s *Store) ChangeStatus(ctx context.Context, id string, change billing.Stat
 		if err := change.Validate(); err != nil {
 			return err
 		}
-		history, err := applyChange(tx, id, change, now)
+		after, err := applyChange(tx, id, change, now)
 		if err != nil {
 			return err
 		}
-		changed = newSubscription(row, history, now)
+		changed = newSubscription(row, after, now)
 		changed.InProgress, err = chargeInProgress(tx, id)
 		return err
 	})
 	return changed, err
 }
 
-func applyChange(tx *gorm.DB, id string, change billing.StatusChange, now time.Time) ([]billing.Change, error) {
-	history, err := readHistory(tx, id)
+func applyChange(tx *gorm.DB, id string, change billing.StatusChange, now time.Time) (history, error) {
+	before, err := readHistory(tx, id)
 	if err != nil {
-		return nil, err
+		return before, err
 	}
-	plan := billing.PlanStatusChange(history, change, now, uuid.NewString)
+	plan := billing.PlanStatusChange(before.changes, change, now, uuid.NewString)
 	for _, c := range plan.Add {
 		if err := insertChange(tx, id, c); err != nil {
-			return nil, err
+			return before, err
 		}
 	}
 	for _, c := range plan.Remove {
 		if err := tx.Delete(&subscriptionStatusRow{ID: c.ID}).Error; err != nil {
-			return nil, fmt.Errorf("taking away an automatic return: %w", err)
+			return before, fmt.Errorf("taking away an automatic return: %w", err)
 		}
 	}
 	return readHistory(tx, id)
@@ -192,30 +192,44 @@ func (s *Store) lockSubscriptions(tx *gorm.DB, ids []string) error {
 
 func readSubscription(tx *gorm.DB, id string) (subscriptionRow, error) {
 	var row subscriptionRow
-	err := tx.Take(&row, "id = ?", id).Error
+	err := tx.Select(columns(tx, "id", "club_id", "customer_store_id", "create_date")).Take(&row, "id = ?", id).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return row, billing.SubscriptionNotFound(id)
 	}
 	return row, err
 }
 
-func readHistory(tx *gorm.DB, id string) ([]billing.Change, error) {
-	var rows []subscriptionStatusRow
-	if err := tx.Where("subscription_id = ?", id).Find(&rows).Error; err != nil {
-		return nil, fmt.Errorf("reading the status history: %w", err)
-	}
-	history := make([]billing.Change, 0, len(rows))
-	for _, r := range rows {
-		history = append(history, r.change())
-	}
-	return history, nil
+// history are the rows of a status history.
+type history struct {
+	changes    []billing.Change
+	unreadable []billing.Unreadable
 }
 
-func newSubscription(row subscriptionRow, history []billing.Change, at time.Time) *billing.Subscription {
-	current, _ := billing.StatusAt(history, at)
+// at returns the row that decides at the time; its ID is "" where none does.
+func (h history) at(at time.Time) billing.Change {
+	decides, _ := billing.StatusAt(h.changes, at)
+	return shown(decides)
+}
+
+func readHistory(tx *gorm.DB, id string) (history, error) {
+	var h history
+	var rows []subscriptionStatusRow
+	selected := columns(tx, "id", "subscription_id", "status_id", "effect_date", "create_date", "details")
+	if err := tx.Select(selected).Where("subscription_id = ?", id).Find(&rows).Error; err != nil {
+		return h, fmt.Errorf("reading the status history: %w", err)
+	}
+	for _, r := range rows {
+		h.changes = append(h.changes, r.change())
+		h.unreadable = append(h.unreadable, unreadable(r.TableName(), r.ID, r.EffectDate, r.CreateDate)...)
+	}
+	return h, nil
+}
+
+func newSubscription(row subscriptionRow, h history, at time.Time) *billing.Subscription {
 	return &billing.Subscription{
-		ID: row.ID, ClubID: valueOf(row.ClubID), CustomerID: valueOf(row.CustomerStoreID),
-		CreateDate: timeOf(row.CreateDate), At: at, Current: current, Scheduled: scheduledAfter(history, at),
+		ID: row.ID, ClubID: valueOf(row.ClubID.n), CustomerID: valueOf(row.CustomerStoreID),
+		CreateDate: within4Digits(row.CreateDate.at), At: at, Current: h.at(at), Scheduled: scheduledAfter(h.changes, at),
+		Unreadable: append(unreadable(row.TableName(), row.ID, written{}, row.CreateDate), h.unreadable...),
 	}
 }
 
@@ -223,7 +237,7 @@ func scheduledAfter(history []billing.Change, at time.Time) []billing.Change {
 	scheduled := []billing.Change{}
 	for _, c := range history {
 		if c.EffectDate != nil && c.EffectDate.After(at) {
-			scheduled = append(scheduled, c)
+			scheduled = append(scheduled, shown(c))
 		}
 	}
 	slices.SortFunc(scheduled, func(a, b billing.Change) int { return a.EffectDate.Compare(*b.EffectDate) })
@@ -245,21 +259,20 @@ func (s *Store) Explain(ctx context.Context, id string, at time.Time) (*billing.
 				return err
 			}
 		}
-		history, err := readHistory(tx, id)
+		h, err := readHistory(tx, id)
 		if err != nil {
 			return err
 		}
-		e = &billing.Explanation{At: at, ClubID: valueOf(row.ClubID)}
-		e.Subscription, _ = billing.StatusAt(history, at)
-		if row.ClubID != nil {
-			club, err := readClub(tx, *row.ClubID, at)
+		e = &billing.Explanation{At: at, ClubID: valueOf(row.ClubID.n), Subscription: h.at(at), Unreadable: h.unreadable}
+		if row.ClubID.n != nil {
+			club, err := readClub(tx, *row.ClubID.n, at)
 			if err != nil {
 				return err
 			}
-			e.Club = club.Current
+			e.Club, e.Unreadable = club.Current, append(e.Unreadable, club.Unreadable...)
 		}
 		e.Reason = billing.WhyNotEligible(billing.Standing{
-			Subscription: billing.Status(e.Subscription.StatusID), HasClub: row.ClubID != nil,
+			Subscription: billing.Status(e.Subscription.StatusID), HasClub: row.ClubID.n != nil,
 			Club: billing.ClubStatus(e.Club.StatusID),
 		})
 		return nil

@@ -2,7 +2,6 @@ package models
 
 import (
 	"database/sql/driver"
-	"fmt"
 	"time"
 )
 
@@ -30,30 +29,16 @@ func (t timestamp) MarshalJSON() ([]byte, error) {
 	return []byte(t.UTC().Format(`"` + timestampLayout + `"`)), nil
 }
 
-// Scan implements sql.Scanner, for what pgx and modernc.org/sqlite give.
+// Scan implements sql.Scanner, for the tables that are ours. A time that cannot be
+// read, which only a change by hand leaves there, is taken for one long ago: so a
+// claim is not held by it, and a request not believed unsent.
 func (t *timestamp) Scan(src any) error {
-	switch v := src.(type) {
-	case time.Time:
-		t.Time = time.Date(v.Year(), v.Month(), v.Day(), v.Hour(), v.Minute(), v.Second(), v.Nanosecond(), time.UTC)
-		if t.Before(earliest) {
-			t.Time = earliest
-		} else if t.After(latest) {
-			t.Time = latest
-		}
-		return nil
-	case string:
-		if bound, ok := map[string]time.Time{"-infinity": earliest, "infinity": latest}[v]; ok {
-			t.Time = bound
-			return nil
-		}
-		for _, layout := range []string{timestampLayout, "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02"} {
-			if parsed, err := time.Parse(layout, v); err == nil {
-				t.Time = parsed
-				return nil
-			}
-		}
+	read, ok := readTime(src)
+	if !ok {
+		read = time.Unix(0, 0)
 	}
-	return fmt.Errorf("models: %v (%T) is no timestamp", src, src)
+	t.Time = *within4Digits(&read)
+	return nil
 }
 
 // newTimestamp and timeOf convert from and to the nullable times of billing.

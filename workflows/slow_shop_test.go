@@ -69,7 +69,7 @@ func TestSlowShop_MoreChargesThanPlaces(t *testing.T) {
 			require.NoError(t, run.Get(t.Context(), &billing.Charge{}))
 			h := historyOf(t, c, run.GetID(), run.GetRunID())
 			requireDeathIsNoticed(t, h)
-			require.NoError(t, newReplayer().ReplayWorkflowHistory(discard(), h))
+			require.NoError(t, replay(h))
 			queued += count(h, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)
 			require.Zero(t, count(h, enumspb.EVENT_TYPE_TIMER_STARTED), "nobody was asked to wait")
 		}

@@ -31,11 +31,11 @@ func Postgres(t testing.TB) Database {
 	return d
 }
 
-// Empty makes a database on the same server that has not been migrated.
-func Empty(t testing.TB) Database {
+// PostgresIn makes an empty database, not migrated, in the encoding, such as "LATIN1".
+func PostgresIn(t testing.TB, encoding string) Database {
 	t.Helper()
 	requireServer(t)
-	return create(t, "template0 ENCODING 'UTF8' LOCALE 'C'")
+	return create(t, "template0 ENCODING '"+encoding+"' LOCALE 'C'")
 }
 
 func requireServer(t testing.TB) {
