@@ -176,7 +176,7 @@ func FuzzRun(f *testing.F) {
 		require.NoError(t, settings.Validate())
 		want := billing.RunSettings{}
 		if len(body) > 0 && strings.TrimSpace(string(body)) != "null" {
-			requireFields(t, body, "orders_per_second", "page_size", "concurrency", "workflow_per_charge")
+			requireFields(t, body, "orders_per_second", "page_size", "concurrency", "workflow_per_charge", "confirm_past")
 			require.NoError(t, json.Unmarshal(body, &want))
 		}
 		require.Equal(t, want.WithDefaults(), settings)

@@ -56,7 +56,7 @@ type ChargeRequest struct {
 	SubscriptionID string
 	Period         Period
 	RequestID      RequestID // "": derived, see [DerivedRequestID]
-	RunID          string    // the billing run that asks, "" for a request
+	RunID          string    // the billing run that asks, in which it must be due; "" for a request
 	// RequireEligible refuses a subscription that is not eligible at the claim.
 	RequireEligible bool
 }
@@ -69,6 +69,9 @@ type ChargeFacts struct {
 	CustomerID string
 	SKU        *int
 	Standing   Standing
+	// AtCutOff is the standing at the cut-off of the run that asks; nil for a
+	// request, and where a row is open.
+	AtCutOff *Standing
 	// SameRequest is the ledger's row under this request id, if any.
 	SameRequest *Charge
 	// Open is the subscription's row for the period that is not declined, if any.
@@ -125,6 +128,8 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 	}
 	switch {
 	case reason != "":
+	case facts.AtCutOff != nil && !Eligible(*facts.AtCutOff):
+		reason = ReasonNotDueInRun
 	case !facts.Standing.HasClub:
 		reason = ReasonSubscriptionWithoutClub
 	case facts.CustomerID == "":
@@ -157,6 +162,8 @@ func (r Reason) Sentence() string {
 		return "its club has no status now"
 	case ReasonClubInactive:
 		return "its club is INACTIVE now"
+	case ReasonNotDueInRun:
+		return "it was not eligible at the run's cut-off, so it belongs to a later run"
 	case ReasonWithoutCustomer:
 		return "it has no customer id"
 	case ReasonWithoutSKU:

@@ -3,6 +3,7 @@ package billing
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is the stable name of an error, the same in the API's problem responses
@@ -26,6 +27,7 @@ const (
 	CodeRunNotFound          Code = "run_not_found"
 	CodeRunNotActive         Code = "run_not_active"
 	CodePeriodInFuture       Code = "period_in_future"
+	CodePastUnconfirmed      Code = "past_period_unconfirmed"
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for
@@ -37,6 +39,10 @@ type Error struct {
 	Reason         Reason  `json:"reason,omitempty"`          // with CodeNotEligible
 	SubscriptionID string  `json:"subscription_id,omitempty"` // with CodeAlreadySubscribed
 	Charge         *Charge `json:"charge,omitempty"`          // with the codes about a charge
+	// With CodePastUnconfirmed: the cut-off that the run would have, and how many
+	// would be due in it, where they were counted.
+	CutOff *time.Time `json:"cut_off,omitempty"`
+	Due    *int       `json:"due,omitempty"`
 }
 
 // Error returns the code and the sentence.

@@ -192,7 +192,7 @@ func (p *planner) work(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
 	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: time.Second}
-	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(p.temporal), log)
+	acts := activities.New(db.Open(t, nil), shopClient, policy, time.UTC, worker.Starter(p.temporal), log)
 	workers, namespace := worker.New(p.temporal, acts, 20*time.Second), p.env["TEMPORAL_NAMESPACE"]
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run(t.Context(), p.temporal, namespace, log) }()

@@ -25,45 +25,50 @@ import (
 
 type apiCommand struct {
 	databaseFlags
+	zoneFlags
 	httpFlags
 	logFlags
 }
 
 type workerCommand struct {
 	databaseFlags
+	zoneFlags
 	shopFlags
 	logFlags
 }
 
 type serveCommand struct {
 	databaseFlags
+	zoneFlags
 	httpFlags
 	shopFlags
 	logFlags
 }
 
 // Validate implements kong's validation, as do the other commands'.
-func (c *apiCommand) Validate() error { return c.httpFlags.validate() }
+func (c *apiCommand) Validate() error { return cmp.Or(c.zoneFlags.validate(), c.httpFlags.validate()) }
 
 // Validate implements kong's validation.
-func (c *workerCommand) Validate() error { return c.shopFlags.validate() }
+func (c *workerCommand) Validate() error {
+	return cmp.Or(c.zoneFlags.validate(), c.shopFlags.validate())
+}
 
 // Validate implements kong's validation.
 func (c *serveCommand) Validate() error {
-	return cmp.Or(c.httpFlags.validate(), c.shopFlags.validate())
+	return cmp.Or(c.zoneFlags.validate(), c.httpFlags.validate(), c.shopFlags.validate())
 }
 
 // Run serves the API until the context ends.
 func (c *apiCommand) Run(ctx context.Context, env *environment) error {
 	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
-		return p.serveAPI(ctx, c.httpFlags)
+		return p.serveAPI(ctx, c.zoneFlags, c.httpFlags)
 	})
 }
 
 // Run polls for work until the context ends.
 func (c *workerCommand) Run(ctx context.Context, env *environment) error {
 	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
-		return p.runWorker(ctx, c.shopFlags)
+		return p.runWorker(ctx, c.zoneFlags, c.shopFlags)
 	})
 }
 
@@ -72,8 +77,8 @@ func (c *workerCommand) Run(ctx context.Context, env *environment) error {
 func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
 		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return p.serveAPI(ctx, c.httpFlags) })
-		group.Go(func() error { return p.runWorker(ctx, c.shopFlags) })
+		group.Go(func() error { return p.serveAPI(ctx, c.zoneFlags, c.httpFlags) })
+		group.Go(func() error { return p.runWorker(ctx, c.zoneFlags, c.shopFlags) })
 		return group.Wait()
 	})
 }
@@ -123,8 +128,8 @@ const (
 	idleTimeout       = 2 * time.Minute
 )
 
-func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
-	zone, err := f.zone()
+func (p *process) serveAPI(ctx context.Context, z zoneFlags, f httpFlags) error {
+	zone, err := z.zone()
 	if err != nil {
 		return err
 	}
@@ -179,7 +184,11 @@ func (r redacting) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (p *process) runWorker(ctx context.Context, f shopFlags) error {
+func (p *process) runWorker(ctx context.Context, z zoneFlags, f shopFlags) error {
+	zone, err := z.zone()
+	if err != nil {
+		return err
+	}
 	if err := p.store.Mark(ctx); err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
@@ -193,7 +202,7 @@ func (p *process) runWorker(ctx context.Context, f shopFlags) error {
 	log.SetOutput(redacting{client, p.log})
 	acts := activities.New(p.store, client, activities.Policy{
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
-	}, worker.Starter(p.temporal), p.log)
+	}, zone, worker.Starter(p.temporal), p.log)
 	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace})
 	return worker.New(p.temporal, acts, drainTime).Run(ctx, p.temporal, p.namespace, p.log)
 }

@@ -28,11 +28,18 @@ const (
 const isEligible = subscriptionStatusAt + ` = 1
 	AND s.club_id + 0 IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2))`
 
+// isDue says of subscription s that it is due in a run: eligible now, which is
+// @at, and at the run's @cutoff.
+var isDue = isEligible + ` AND ` + strings.ReplaceAll(isEligible, "@at", "@cutoff")
+
 // Eligible calls yield with the id of each subscription that is due, in the
 // order of the ids, of one consistent snapshot and in constant memory. It stops
 // at yield's first error and returns it.
 func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error {
 	where := []string{isEligible}
+	if !q.CutOff.IsZero() {
+		where[0] = isDue
+	}
 	if !q.Uncharged.IsZero() {
 		where = append(where, hasNoOpenCharge)
 	}
@@ -48,7 +55,7 @@ func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield fun
 			return err
 		}
 		rows, err := tx.Raw(s.sql(text),
-			sql.Named("at", timestamp{q.At}), sql.Named("period", q.Uncharged.String()),
+			sql.Named("at", timestamp{q.At}), sql.Named("cutoff", timestamp{q.CutOff}), sql.Named("period", q.Uncharged.String()),
 			sql.Named("after", q.After), sql.Named("limit", q.Limit)).Rows()
 		if err != nil {
 			return fmt.Errorf("listing the eligible: %w", err)

@@ -24,7 +24,7 @@ func TestAColumnMoreBreaksNoPreparedStatement(t *testing.T) {
 	pool.SetMaxOpenConns(1) // the one that has prepared them
 	period, err := billing.ParsePeriod("2026-11")
 	require.NoError(t, err)
-	run, err := store.StartRun(t.Context(), period, "e", billing.RunSettings{OrdersPerSecond: 1000}.WithDefaults())
+	run, err := store.StartRun(t.Context(), runOf(period, "e", billing.RunSettings{OrdersPerSecond: 1000}.WithDefaults()))
 	require.NoError(t, err)
 	use := func() {
 		claim, err := store.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: period, RequestID: "r"}, "me", true)

@@ -56,7 +56,7 @@ func setup(t *testing.T, policy activities.Policy) *bench {
 	b.env.SetWorkerOptions(worker.Options{})
 	b.env.SetTestTimeout(time.Minute)
 	b.env.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
-	b.env.RegisterActivity(activities.New(b.store, client, policy, nil, slog.New(slog.DiscardHandler)))
+	b.env.RegisterActivity(activities.New(b.store, client, policy, time.UTC, nil, slog.New(slog.DiscardHandler)))
 	return b
 }
 

@@ -47,8 +47,9 @@ type ScheduledRunOutput struct {
 }
 
 // ScheduledRun starts the BillingRun of the month in which its nominal time lies,
-// and leaves it to itself. A month that was billed before is started again, and
-// charges only what is missing.
+// and leaves it to itself. That time is the run's cut-off, however late it starts.
+// A month that was billed before is started again, and charges only what is
+// missing.
 func ScheduledRun(ctx workflow.Context, in ScheduledRunInput) (*ScheduledRunOutput, error) {
 	nominal, ok := workflow.GetTypedSearchAttributes(ctx).GetTime(nominalTimeKey)
 	if !ok {
@@ -60,7 +61,8 @@ func ScheduledRun(ctx workflow.Context, in ScheduledRunInput) (*ScheduledRunOutp
 		return nil, err
 	}
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Starts `%s`.", RunWorkflowID(period)))
-	out, start := &ScheduledRunOutput{Period: period}, RunInput{Period: period, Settings: in.Settings.WithDefaults()}
+	out := &ScheduledRunOutput{Period: period}
+	start := RunInput{Period: period, Settings: in.Settings.WithDefaults(), Nominal: nominal, Timezone: in.Timezone}
 	run := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, scheduledChildOptions(start)), BillingRunName, start)
 	// An abandoned child that is not awaited may never start.
 	err = run.GetChildWorkflowExecution().Get(ctx, nil)
