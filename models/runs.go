@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"gorm.io/gorm"
@@ -320,7 +319,7 @@ func (s *Store) OpenCharges(ctx context.Context, runID string) (int, error) {
 // cameLater says of subscription s that it has statuses, and had none yet at
 // @cutoff: it belongs to a later run. Who has cancelled since, or is deleted, did
 // not come later.
-var cameLater = `(` + strings.ReplaceAll(subscriptionStatusAt, "@at", "@cutoff") + ` IS NULL
+var cameLater = `(` + atCutOff(subscriptionStatusAt) + ` IS NULL
 	AND EXISTS (SELECT 1 FROM subscription_status_history h WHERE h.subscription_id = s.id))`
 
 // LeftOver returns, by id, the subscriptions whose charges the query asks for. It
