@@ -23,13 +23,13 @@ type Store interface {
 	ChargeByRequestID(ctx context.Context, id billing.RequestID) (*billing.Charge, error)
 
 	RunByID(ctx context.Context, id string) (*billing.Run, error)
-	StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error)
+	StartRun(ctx context.Context, start billing.RunStart) (*billing.Run, error)
 	SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error)
 	SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error)
 	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
 	OpenCharges(ctx context.Context, runID string) (int, error)
-	PlanPages(ctx context.Context, period billing.Period, after string, size, limit int) (ends []string, more bool, err error)
-	LeftOver(ctx context.Context, period billing.Period, unresolved bool, by time.Time, after string, limit int) ([]string, error)
+	PlanPages(ctx context.Context, run billing.Run, after string, size, limit int) (ends []string, more bool, err error)
+	LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string, error)
 	Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error
 	Now(ctx context.Context) (time.Time, error)
 	Installation(ctx context.Context) (billing.Installation, error)
@@ -70,6 +70,7 @@ type Activities struct {
 	store  Store
 	shop   *shop.Client
 	policy Policy
+	zone   *time.Location // BILLING_TIMEZONE
 	start  StartCharge
 	memory Memory // nil: none
 	log    *slog.Logger
@@ -79,9 +80,11 @@ type Activities struct {
 	calls   singleflight.Group  // calls to the shop under way, by request id
 }
 
-// New makes the activities of a worker.
-func New(store Store, client *shop.Client, policy Policy, start StartCharge, log *slog.Logger) *Activities {
-	return &Activities{store: store, shop: client, policy: policy, start: start, log: log, atOnce: semaphore.NewWeighted(CallsAtOnce)}
+// New makes the activities of a worker. The zone is in which a month begins.
+func New(store Store, client *shop.Client, policy Policy, zone *time.Location, start StartCharge, log *slog.Logger) *Activities {
+	return &Activities{
+		store: store, shop: client, policy: policy, zone: zone, start: start, log: log, atOnce: semaphore.NewWeighted(CallsAtOnce),
+	}
 }
 
 // asFailure makes an error of the domain final for Temporal, under its code, with

@@ -47,7 +47,7 @@ func setup(t *testing.T, db modelstest.Database, idempotent bool) *bench {
 	b.TestActivityEnvironment = suite.NewTestActivityEnvironment()
 	b.SetTestTimeout(time.Minute)
 	b.acts = activities.New(b.store, client, activities.Policy{Idempotent: idempotent, RetryFor: time.Hour, ShopTimeout: 5 * time.Second},
-		nil, slog.New(slog.DiscardHandler))
+		time.UTC, nil, slog.New(slog.DiscardHandler))
 	b.RegisterActivity(b.acts)
 	return b
 }
@@ -153,7 +153,9 @@ func TestRunActivities_RefuseBadInput(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
-		run, err := b.store.StartRun(t.Context(), november, "e", billing.RunSettings{}.WithDefaults())
+		run, err := b.store.StartRun(t.Context(), billing.RunStart{
+			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
+		})
 		require.NoError(t, err)
 		december := *run
 		december.Period = billing.PeriodAt(time.Date(2026, 12, 15, 0, 0, 0, 0, time.UTC), time.UTC)
@@ -172,10 +174,10 @@ func TestRunActivities_RefuseBadInput(t *testing.T) {
 			{b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "x"}, invalid},
 			{b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "x", Settings: bad(func(s *billing.RunSettings) { s.PageSize = 1e9 })}, invalid},
 			{b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "x", Settings: bad(func(s *billing.RunSettings) { s.OrdersPerSecond = -3 })}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, PageSize: 10, Pages: 1}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Period: november, PageSize: -1, Pages: 1}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Period: november, PageSize: 10}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Period: november, PageSize: 5000, Pages: 1e9}, invalid},
+			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, PageSize: 10, Pages: 1}, gone},
+			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Run: *run, PageSize: -1, Pages: 1}, invalid},
+			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Run: *run, PageSize: 10}, invalid},
+			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Run: *run, PageSize: 5000, Pages: 1e9}, invalid},
 			{b.acts.ChargePage, activities.ChargePageInput{Installation: ours, Run: *run, UpTo: "z"}, invalid},
 			{b.acts.ChargePage, activities.ChargePageInput{Installation: ours, Run: december, Number: 1, UpTo: "z"}, invalid},
 			{b.acts.ChargePage, activities.ChargePageInput{Installation: ours, Run: unknown, Number: 1, UpTo: "z"}, gone},
@@ -209,7 +211,9 @@ func TestClaimCharge_RunTakesIDsOfTheTables(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
 		db.AddSubscription(t, "a\tb", 1, "tab")
-		run, err := b.store.StartRun(t.Context(), november, "e", billing.RunSettings{}.WithDefaults())
+		run, err := b.store.StartRun(t.Context(), billing.RunStart{
+			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
+		})
 		require.NoError(t, err)
 		_, err = b.ExecuteActivity(b.acts.ClaimCharge, activities.ClaimChargeInput{Installation: ours, SubscriptionID: "a\tb", Period: november, RunID: run.ID})
 		require.NoError(t, err)

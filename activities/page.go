@@ -78,8 +78,8 @@ type page struct {
 	tried, failed int
 }
 
-// ChargePage charges everyone of a range who is eligible at the claim and not
-// charged yet. Batch by batch: one statement claims, the orders go out at once
+// ChargePage charges everyone of a range who is due in the run at the claim and
+// not charged yet. Batch by batch: one statement claims, the orders go out at once
 // under the run's pace, one statement settles.
 //
 // When it runs again, after a worker's death, it first finds its own open claims
@@ -136,7 +136,7 @@ func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
 		return nil, err
 	}
 	out := &ChargePageOutput{Cursor: p.in.UpTo, Done: true}
-	q := billing.EligibleQuery{At: now, Uncharged: p.in.Run.Period, After: p.in.After}
+	q := billing.EligibleQuery{At: now, CutOff: p.in.Run.CutOff, Uncharged: p.in.Run.Period, After: p.in.After}
 	err = p.store.Eligible(ctx, q, func(id string) error {
 		if id > p.in.UpTo {
 			return errThrough

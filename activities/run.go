@@ -17,9 +17,15 @@ type StartRunInput struct {
 	ExecutionID  string              `json:"execution_id"`
 	Settings     billing.RunSettings `json:"settings"`
 	Installation string              `json:"installation"` // the id of the one that asks
+	// ConfirmPast says that a month that is over is meant; Nominal is the time of
+	// the schedule that starts the run, in its Timezone.
+	ConfirmPast bool      `json:"confirm_past,omitempty"`
+	Nominal     time.Time `json:"nominal,omitzero"`
+	Timezone    string    `json:"timezone,omitempty"`
 }
 
-// StartRun records the run, with its cut-off now, once for each execution. As with
+// StartRun records the run, with its cut-off, once for each execution. It refuses
+// what the API refuses: a workflow can be started by hand. As with
 // [Activities.ClaimCharge], a run of another installation fails for good.
 func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.Run, error) {
 	if err := cmp.Or(in.Period.Validate(), in.Settings.Validate()); err != nil {
@@ -37,8 +43,30 @@ func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.R
 	if err := found.Requires(in.Installation); err != nil {
 		return nil, asFailure(err)
 	}
-	run, err := a.store.StartRun(ctx, in.Period, in.ExecutionID, in.Settings)
+	zone, err := a.zoneOf(ctx, in)
+	if err != nil {
+		return nil, asFailure(err)
+	}
+	run, err := a.store.StartRun(ctx, billing.RunStart{
+		Period: in.Period, ExecutionID: in.ExecutionID, Settings: in.Settings,
+		ConfirmPast: in.ConfirmPast, Nominal: in.Nominal, Zone: zone,
+	})
 	return run, asFailure(err)
+}
+
+// zoneOf returns the zone in which the month of the run is meant: the schedule's,
+// which has named the month by it, or else ours.
+func (a *Activities) zoneOf(ctx context.Context, in StartRunInput) (*time.Location, error) {
+	if in.Nominal.IsZero() || in.Timezone == "" || in.Timezone == a.zone.String() {
+		return a.zone, nil
+	}
+	zone, err := time.LoadLocation(in.Timezone)
+	if err != nil || in.Timezone == "Local" {
+		return nil, billing.Invalid("timezone", fmt.Sprintf("must be a time zone, not %q", in.Timezone))
+	}
+	a.log.WarnContext(ctx, "the schedule's time zone is another than BILLING_TIMEZONE: they begin the month at different times",
+		"period", in.Period.String(), "schedule", in.Timezone, "billing_timezone", a.zone.String())
+	return zone, nil
 }
 
 // recorded reads the run's row, which decides its period and settings, whatever the
@@ -116,10 +144,10 @@ func (a *Activities) Progress(ctx context.Context, in ProgressInput) (*ProgressO
 
 // PlanRunInput asks for the next pages of a run.
 type PlanRunInput struct {
-	Period   billing.Period `json:"period"`
-	After    string         `json:"after"`
-	PageSize int            `json:"page_size"`
-	Pages    int            `json:"pages"` // at most so many
+	Run      billing.Run `json:"run"`
+	After    string      `json:"after"`
+	PageSize int         `json:"page_size"`
+	Pages    int         `json:"pages"` // at most so many
 
 	Installation string `json:"installation"`
 }
@@ -131,13 +159,13 @@ type PlanRunOutput struct {
 	More bool     `json:"more"`
 }
 
-// PlanRun cuts those who are eligible and uncharged into pages.
+// PlanRun cuts those who are due and uncharged into pages.
 func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutput, error) {
 	if err := a.requireOurs(ctx, in.Installation); err != nil {
 		return nil, err
 	}
 	settings := billing.RunSettings{PageSize: in.PageSize}.WithDefaults()
-	if err := cmp.Or(in.Period.Validate(), settings.Validate()); err != nil {
+	if err := settings.Validate(); err != nil {
 		return nil, asFailure(err)
 	}
 	if in.Pages < 1 || in.Pages > maxPlanned {
@@ -145,7 +173,11 @@ func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutp
 	}
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
-	ends, more, err := a.store.PlanPages(ctx, in.Period, in.After, settings.PageSize, in.Pages)
+	run, err := a.recorded(ctx, in.Run.ID, in.Run.Period)
+	if err != nil {
+		return nil, err
+	}
+	ends, more, err := a.store.PlanPages(ctx, *run, in.After, settings.PageSize, in.Pages)
 	return &PlanRunOutput{Ends: ends, More: more}, asFailure(err)
 }
 
@@ -203,10 +235,12 @@ func (a *Activities) StartCharges(ctx context.Context, in StartChargesInput) (*S
 	}
 	for after := ""; ; {
 		ids, err := within(ctx, func(ctx context.Context) ([]string, error) {
-			return a.store.LeftOver(ctx, in.Period, a.policy.Idempotent, in.By, after, leftOverBatch)
+			return a.store.LeftOver(ctx, billing.LeftOverQuery{
+				RunID: in.RunID, Period: in.Period, Unresolved: a.policy.Idempotent, By: in.By, After: after, Limit: leftOverBatch,
+			})
 		})
 		if err != nil || len(ids) == 0 {
-			return &StartChargesOutput{}, err
+			return &StartChargesOutput{}, asFailure(err)
 		}
 		out, err := a.startCharges(ctx, in, ids)
 		if err != nil || out.Replaced {

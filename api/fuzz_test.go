@@ -180,7 +180,7 @@ func FuzzRun(f *testing.F) {
 		require.NoError(t, settings.Validate())
 		want := billing.RunSettings{}
 		if len(body) > 0 && strings.TrimSpace(string(body)) != "null" {
-			fields := requireFields(t, body, "orders_per_second", "page_size", "concurrency", "workflow_per_charge")
+			fields := requireFields(t, body, "orders_per_second", "page_size", "concurrency", "workflow_per_charge", "confirm_past")
 			if pace, ok := fields["orders_per_second"].(json.Number); ok && settings.OrdersPerSecond == 0 {
 				mantissa, _, _ := strings.Cut(strings.ToLower(pace.String()), "e")
 				require.Empty(t, strings.Trim(mantissa, "-0."), "%s was taken for no cap", pace)

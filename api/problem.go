@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -27,6 +28,8 @@ type Problem struct {
 	Reason         billing.Reason      `json:"reason,omitempty" doc:"with not_eligible: what stands against it"`
 	SubscriptionID string              `json:"subscription_id,omitempty" doc:"with already_subscribed: the subscription there is"`
 	Charge         *billing.Charge     `json:"charge,omitempty" doc:"with the codes about a charge: its record"`
+	CutOff         *time.Time          `json:"cut_off,omitempty" doc:"with past_period_unconfirmed: who was eligible then, and still is, would be due"`
+	Due            *int                `json:"due,omitempty" doc:"with past_period_unconfirmed: how many would be due, and are not charged yet"`
 	Errors         []*huma.ErrorDetail `json:"errors,omitempty" doc:"with validation_failed: what is wrong where"`
 
 	retryAfter int // seconds; 0: no Retry-After
@@ -71,6 +74,7 @@ var statusOf = map[billing.Code]int{
 	billing.CodeNotAdopted:           http.StatusServiceUnavailable,
 	billing.CodeOtherInstallation:    http.StatusServiceUnavailable,
 	billing.CodeDatabaseRefused:      http.StatusInternalServerError,
+	billing.CodePastUnconfirmed:      http.StatusConflict,
 	codeBadRequest:                   http.StatusBadRequest,
 	codeNotFound:                     http.StatusNotFound,
 	codeMethodNotAllowed:             http.StatusMethodNotAllowed,
@@ -225,6 +229,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 func knownProblem(e *billing.Error) *Problem {
 	p := newProblem(e.Code, e.Detail)
 	p.Reason, p.SubscriptionID, p.Charge = e.Reason, e.SubscriptionID, e.Charge
+	p.CutOff, p.Due = e.CutOff, e.Due
 	if e.Field != "" {
 		p.Errors = []*huma.ErrorDetail{{Message: e.Detail, Location: e.Field}}
 	}

@@ -39,6 +39,7 @@ type Store interface {
 	Correct(ctx context.Context, c billing.Correction) ([]billing.Charge, error)
 	Run(ctx context.Context, period billing.Period) (*billing.Run, error)
 	Runs(ctx context.Context) ([]billing.Run, error)
+	CountDue(ctx context.Context, period billing.Period, cutOff time.Time) (int, error)
 	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
 	Report(ctx context.Context, run billing.Run) (billing.Report, error)
 	ReportIDs(ctx context.Context, run billing.Run, class billing.ReportClass, yield func(id string) error) error

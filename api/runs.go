@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -17,7 +19,9 @@ import (
 
 func (a *api) registerRuns(h huma.API) {
 	start := operation(http.MethodPost, "/billing-run/{period}", "start-run", "Start the billing run of a month",
-		"Charges everyone who is eligible and not charged yet, in this month or a past one. 202: it has started. 200: one is "+
+		"Charges everyone who is due and not charged yet: who was eligible at the cut-off, and is when the order is made. The "+
+			"cut-off is the start, and for a month that is over its last microsecond. Such a month must be confirmed with "+
+			"confirm_past; else 409 past_period_unconfirmed says how many would be due. 202: it has started. 200: one is "+
 			"running already. After one has ended, another charges only what is missing.", http.StatusConflict)
 	start.DefaultStatus = http.StatusAccepted
 	huma.Register(h, start, a.startRun)
@@ -60,7 +64,21 @@ type startRunInput struct {
 		PageSize          int     `json:"page_size,omitempty" doc:"subscriptions a page; default 500" minimum:"1" maximum:"5000"`
 		Concurrency       int     `json:"concurrency,omitempty" doc:"orders in flight at once; default 64" minimum:"1" maximum:"1000"`
 		WorkflowPerCharge bool    `json:"workflow_per_charge,omitempty" doc:"give each charge a workflow of its own"`
+		ConfirmPast       bool    `json:"confirm_past,omitempty" doc:"the month may be one that is over"`
 	}
+}
+
+// run is what the body asks for, with the defaults of what it leaves open.
+func (in *startRunInput) run() (workflows.RunInput, error) {
+	run := workflows.RunInput{Period: in.period()}
+	if b := in.Body; b != nil {
+		run.ConfirmPast = b.ConfirmPast
+		run.Settings = billing.RunSettings{
+			OrdersPerSecond: b.OrdersPerSecond, PageSize: b.PageSize, Concurrency: b.Concurrency, WorkflowPerCharge: b.WorkflowPerCharge,
+		}
+	}
+	run.Settings = run.Settings.WithDefaults()
+	return run, run.Settings.Validate()
 }
 
 type progressOutput struct {
@@ -72,27 +90,20 @@ type progressOutput struct {
 const recordedWithin = 10 * time.Second
 
 func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput, error) {
-	now, err := a.store.Now(ctx)
+	run, err := in.run()
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	if current := billing.PeriodAt(now, a.zone); in.period().Compare(current) > 0 {
-		return nil, knownProblem(billing.Errorf(billing.CodePeriodInFuture, "%s has not begun; the current month is %s", in.period(), current))
-	}
-	installation, err := a.charging(ctx)
-	if err != nil {
+	if run.Installation, err = a.charging(ctx); err != nil {
 		return nil, err
 	}
-	run := workflows.RunInput{Period: in.period(), Installation: installation}
-	if b := in.Body; b != nil {
-		run.Settings = billing.RunSettings{
-			OrdersPerSecond: b.OrdersPerSecond, PageSize: b.PageSize, Concurrency: b.Concurrency, WorkflowPerCharge: b.WorkflowPerCharge,
-		}
-	}
-	run.Settings = run.Settings.WithDefaults()
-	if err := run.Settings.Validate(); err != nil {
+	switch err := a.mayStart(ctx, run); {
+	case billing.CodeOf(err) == billing.CodePastUnconfirmed && a.isRunning(ctx, in.period()):
+		return a.progressOf(ctx, in.period(), "", http.StatusOK)
+	case err != nil:
 		return nil, a.problem(ctx, err)
 	}
+	run.ConfirmPast = true // or it is the current month, which may end before a worker comes
 	started, err := a.executeRun(ctx, run)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &running) && a.awaitEnded(ctx, in.period()) {
@@ -108,6 +119,38 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 		return nil, newProblem(codeTemporalUnavailable, "the run could not be started; ask again, which is safe")
 	}
 	return a.progressOf(ctx, in.period(), started.GetRunID(), http.StatusAccepted)
+}
+
+// mayStart asks of the month what the run will ask again, and says how many would
+// be charged for one that is not confirmed.
+func (a *api) mayStart(ctx context.Context, in workflows.RunInput) error {
+	now, err := a.store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = billing.RunStart{Period: in.Period, ConfirmPast: in.ConfirmPast, Zone: a.zone}.CutOff(now)
+	var refusal *billing.Error
+	if !errors.As(err, &refusal) || refusal.Code != billing.CodePastUnconfirmed {
+		return err
+	}
+	due, err := a.store.CountDue(ctx, in.Period, *refusal.CutOff)
+	if err != nil {
+		return err
+	}
+	refusal.Due = &due
+	refusal.Detail += fmt.Sprintf("; %d would be due", due)
+	return refusal
+}
+
+// isRunning reports that the period's run is active, by its record and by Temporal.
+func (a *api) isRunning(ctx context.Context, period billing.Period) bool {
+	if !a.mayBeActive(ctx, period) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	d, err := a.temporal.DescribeWorkflowExecution(ctx, a.names.RunWorkflowID(period), "")
+	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
 // awaitEnded reports that the workflow in the way of a new run is closed now. By

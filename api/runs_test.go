@@ -180,7 +180,9 @@ func TestRunPeriods(t *testing.T) {
 		s.requireRefused(t, http.MethodGet, path, "")
 	}
 	s.requireNothingStarted(t)
-	require.Equal(t, http.StatusAccepted, s.do(t, http.MethodPost, "/billing-run/2026-09/", "").Code)
+	require.Equal(t, "past_period_unconfirmed", s.do(t, http.MethodPost, "/billing-run/2026-09", "").Problem.Code)
+	s.requireNothingStarted(t)
+	require.Equal(t, http.StatusAccepted, s.do(t, http.MethodPost, "/billing-run/2026-09/", `{"confirm_past":true}`).Code)
 	s.awaitRun(t, "/billing-run/2026-09", in(billing.RunFinished))
 	require.ElementsMatch(t, []string{"2026-09-s-0000", "2026-09-s-0001", "2026-09-s-0002"}, requestIDs(s.shop.Orders()))
 }

@@ -89,7 +89,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 	t.Cleanup(shopClient.Close)
 	acts := activities.New(s.store, shopClient, activities.Policy{
 		Idempotent: !o.notIdempotent, RetryFor: o.retryFor, ShopTimeout: o.shopTimeout,
-	}, worker.Starter(s.temporal, ""), log)
+	}, o.zone, worker.Starter(s.temporal, ""), log)
 	require.NoError(t, worker.Prepare(t.Context(), s.temporal, s.namespace, log))
 	s.start = func() { s.stop = startWorker(t, s.temporal, s.namespace, acts, log) }
 	s.start()

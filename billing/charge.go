@@ -56,7 +56,7 @@ type ChargeRequest struct {
 	SubscriptionID string
 	Period         Period
 	RequestID      RequestID // "": derived, see [DerivedRequestID]
-	RunID          string    // the billing run that asks, "" for a request
+	RunID          string    // the billing run that asks, in which it must be due; "" for a request
 	Installation   string    // the id of the installation that asks
 	// Remembered is the request id under which Temporal remembers the period as
 	// charged, "" for none. It replaces RequestID if the ledger has no row for it: the
@@ -107,6 +107,9 @@ type ChargeFacts struct {
 	// one it is the run's own declined row, unless another is open: a run tries each
 	// subscription once.
 	SameRequest *Charge
+	// AtCutOff is the standing at the cut-off of the run that asks; nil for a
+	// request, and where a row is open.
+	AtCutOff *Standing
 	// Open is the subscription's row for the period that is not declined, if any.
 	Open *Charge
 }
@@ -161,6 +164,8 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 	}
 	switch {
 	case reason != "":
+	case facts.AtCutOff != nil && !Eligible(*facts.AtCutOff):
+		reason = ReasonNotDueInRun
 	case !facts.Standing.HasClub:
 		reason = ReasonSubscriptionWithoutClub
 	case facts.CustomerID == "":
@@ -212,6 +217,8 @@ func (r Reason) Sentence() string {
 		return "its club has no status now"
 	case ReasonClubInactive:
 		return "its club is INACTIVE now"
+	case ReasonNotDueInRun:
+		return "it was not eligible at the run's cut-off, so it belongs to a later run"
 	case ReasonWithoutCustomer:
 		return "it has no usable customer id"
 	case ReasonWithoutSKU:

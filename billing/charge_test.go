@@ -131,6 +131,27 @@ func TestDecideWithoutEligibility(t *testing.T) {
 	}
 }
 
+// Nor is the cut-off's of a run, where CHARGE_REQUIRE_ELIGIBLE turns the other off.
+func TestDecide_RunNeedsTheCutOffToo(t *testing.T) {
+	t.Parallel()
+	f, req := facts(), request()
+	f.AtCutOff = &billing.Standing{Subscription: billing.Active, Club: billing.ClubClosed, HasClub: true}
+	step, _, err := billing.Decide(req, f)
+	require.NoError(t, err)
+	require.Equal(t, billing.StepPlace, step)
+	for _, then := range []billing.Standing{
+		{}, {Subscription: billing.Paused, Club: billing.ClubActive, HasClub: true},
+		{Subscription: billing.Active, Club: billing.ClubInactive, HasClub: true}, {Subscription: billing.Active, HasClub: true},
+	} {
+		f.AtCutOff = &then
+		for _, required := range []bool{true, false} {
+			req.RequireEligible = required
+			_, _, err := billing.Decide(req, f)
+			requireNotEligible(t, billing.ReasonNotDueInRun, err)
+		}
+	}
+}
+
 // No check can be turned off for what the shop must be told.
 func TestDecideNeedsWhatTheShopMustBeTold(t *testing.T) {
 	t.Parallel()

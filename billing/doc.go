@@ -9,6 +9,8 @@
 //   - A [Period] is a calendar month in the billing time zone.
 //   - A subscription is eligible at t if it is ACTIVE at t and its club is
 //     ACTIVE or CLOSED at t ([WhyNotEligible]).
+//   - A subscription is due in a run if it is eligible at the run's cut-off
+//     ([RunStart.CutOff]) and at the claim.
 //   - A [RequestID] is the idempotency key that the shop gets.
 //   - A [Charge] is one row of the ledger: one request id, for one subscription
 //     and period.

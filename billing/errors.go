@@ -3,6 +3,7 @@ package billing
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is the stable name of an error, the same in the API's problem responses
@@ -31,6 +32,7 @@ const (
 	CodeNotAdopted           Code = "installation_not_adopted"
 	CodeOtherInstallation    Code = "other_installation"
 	CodeDatabaseRefused      Code = "database_refused" // trying again is of no use
+	CodePastUnconfirmed      Code = "past_period_unconfirmed"
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for
@@ -42,6 +44,10 @@ type Error struct {
 	Reason         Reason  `json:"reason,omitempty"`          // with CodeNotEligible
 	SubscriptionID string  `json:"subscription_id,omitempty"` // with CodeAlreadySubscribed
 	Charge         *Charge `json:"charge,omitempty"`          // with the codes about a charge
+	// With CodePastUnconfirmed: the cut-off that the run would have, and how many
+	// would be due in it, where they were counted.
+	CutOff *time.Time `json:"cut_off,omitempty"`
+	Due    *int       `json:"due,omitempty"`
 }
 
 // Error returns the code and the sentence.

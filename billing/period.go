@@ -38,6 +38,27 @@ func (p Period) String() string {
 	return fmt.Sprintf("%04d-%02d", p.year, p.month)
 }
 
+// LastMicrosecond returns the end of the period in the zone: the moment after
+// which it is over for good, less a microsecond, the finest that the database
+// tells apart. UTC.
+func (p Period) LastMicrosecond(zone *time.Location) time.Time {
+	midnight := time.Date(p.year, p.month+1, 1, 0, 0, 0, 0, time.UTC) // as the zone's clocks show it
+	// Back from a day later, through the times between two changes of the clock.
+	for until := midnight.AddDate(0, 0, 1); ; {
+		local := until.Add(-1).In(zone)
+		_, offset := local.Zone()
+		end := midnight.Add(-time.Duration(offset) * time.Second)
+		if until.Before(end) { // put forward over midnight, or back across it
+			end = until
+		}
+		since, _ := local.ZoneBounds()
+		if since.IsZero() || end.After(since) {
+			return end.Add(-time.Microsecond).UTC()
+		}
+		until = since
+	}
+}
+
 // Title returns the period for people: "November 2026".
 func (p Period) Title() string { return fmt.Sprintf("%s %d", p.month, p.year) }
 

@@ -13,8 +13,7 @@ import (
 	"drayman/billing"
 )
 
-func zone(t *testing.T, name string) *time.Location {
-	t.Helper()
+func zone(t require.TestingT, name string) *time.Location {
 	loc, err := time.LoadLocation(name)
 	require.NoError(t, err)
 	return loc

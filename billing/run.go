@@ -92,8 +92,8 @@ type Run struct {
 	State    RunState    `json:"state"`
 	Reason   string      `json:"reason,omitempty"` // why it paused itself, or who paused it
 	Settings RunSettings `json:"settings"`
-	CutOff   time.Time   `json:"cut_off"` // who was eligible then is due
-	Due      int         `json:"due"`     // so many were eligible and not yet charged at the cut-off
+	CutOff   time.Time   `json:"cut_off"` // who was eligible then, and is at the claim, is due
+	Due      int         `json:"due"`     // so many were due at the start, and not charged yet
 	EndedAt  *time.Time  `json:"ended_at,omitempty"`
 
 	// ExecutionID is the first execution of the run's workflow.
@@ -102,10 +102,12 @@ type Run struct {
 
 // RunCounts is what has become of a run's charges so far.
 type RunCounts struct {
-	Charged    int `json:"charged"`
-	Declined   int `json:"declined"`
-	Pending    int `json:"pending"`
-	Unresolved int `json:"unresolved"`
+	// First is when the first of them was claimed; zero: none is.
+	First      time.Time `json:"-"`
+	Charged    int       `json:"charged"`
+	Declined   int       `json:"declined"`
+	Pending    int       `json:"pending"`
+	Unresolved int       `json:"unresolved"`
 }
 
 // Tried is how many charges the run has claimed.
@@ -122,6 +124,18 @@ type Slots struct {
 	Wait time.Duration
 	// Interval lies between two of them.
 	Interval time.Duration
+}
+
+// LeftOverQuery asks for charges of a period that nobody works on, for a run to
+// take them up.
+type LeftOverQuery struct {
+	RunID      string
+	Period     Period
+	Unresolved bool // those too
+	// By: made by then, whoever holds them. Zero: those that nobody holds.
+	By    time.Time
+	After string // ids greater than this one
+	Limit int
 }
 
 // PageClaim asks for the claims of a batch of a page.
@@ -223,7 +237,9 @@ type Progress struct {
 	Counts RunCounts `json:"counts"`
 	// Left is how many of those due have not been tried yet; 0 when it has ended.
 	Left int `json:"left"`
-	// OrdersPerSecond is the average since the cut-off, pauses included.
+	// BegunAt is when the run made its first claim; nil before that.
+	BegunAt *time.Time `json:"begun_at,omitempty"`
+	// OrdersPerSecond is the average since then, pauses included.
 	OrdersPerSecond float64 `json:"average_orders_per_second"`
 	// ExpectedEnd is when nobody is left, at that average; nil where it cannot be
 	// told or there is nobody left.
@@ -236,13 +252,19 @@ const foreseeable = 10 * 366 * 24 * time.Hour
 // NewProgress works out the progress of the run at the time now.
 func NewProgress(run Run, counts RunCounts, now time.Time) Progress {
 	p := Progress{Run: run, Counts: counts}
-	until := now
+	begun, until := run.CutOff, now
+	if counts.First.After(begun) { // a cut-off may lie months before the start
+		begun = counts.First
+	}
+	if !counts.First.IsZero() {
+		p.BegunAt = &begun
+	}
 	if run.EndedAt != nil {
 		until = *run.EndedAt
 	} else {
 		p.Left = max(0, run.Due-counts.Tried())
 	}
-	if spent := until.Sub(run.CutOff).Seconds(); spent > 0 {
+	if spent := until.Sub(begun).Seconds(); spent > 0 {
 		p.OrdersPerSecond = float64(counts.Tried()-counts.Pending) / spent
 	}
 	if p.Left > 0 && p.OrdersPerSecond > 0 {

@@ -116,6 +116,8 @@ const (
 	ReasonSubscriptionWithoutClub   Reason = "subscription_without_club"
 	ReasonClubWithoutStatus         Reason = "club_without_status"
 	ReasonClubInactive              Reason = "club_inactive"
+	// ReasonNotDueInRun: eligible now, and not at the cut-off of the run that asks.
+	ReasonNotDueInRun Reason = "not_due_in_run"
 	// The next two concern what the shop must be told, not eligibility.
 	ReasonWithoutCustomer Reason = "subscription_without_customer"
 	ReasonWithoutSKU      Reason = "club_without_sku"

@@ -51,6 +51,8 @@ type Club struct {
 // EligibleQuery selects the subscriptions that are due at a time.
 type EligibleQuery struct {
 	At time.Time // UTC
+	// CutOff selects those who were eligible then as well, for a run; zero: all.
+	CutOff time.Time
 	// Uncharged leaves out those whose charge in the period is not declined; the
 	// zero period keeps them.
 	Uncharged Period

@@ -29,7 +29,9 @@ type books struct {
 	answers []exchange
 	subs    map[string]subscription // by id
 	reports map[string]report
-	leaks   []string // files in which the shop's secret stands
+	cutOffs map[string]time.Time // of runs, by id
+	read    time.Time            // when the tables were; all changes are made by then
+	leaks   []string             // files in which the shop's secret stands
 }
 
 // row is a charge of the ledger.
@@ -40,6 +42,7 @@ type row struct {
 	ResolvedBy, ResolvedNote                          *string
 	SettledAt                                         *time.Time
 	Failure                                           *string
+	Run                                               *string
 }
 
 // subscription is a row with its history, the latest last.
@@ -68,7 +71,7 @@ type report struct {
 }
 
 func (c *campaign) readBooks(ctx context.Context) (*books, error) {
-	b := &books{plan: c.plan, months: c.months, subs: map[string]subscription{}, reports: map[string]report{}}
+	b := &books{plan: c.plan, months: c.months, subs: map[string]subscription{}, reports: map[string]report{}, cutOffs: map[string]time.Time{}, read: time.Now()}
 	var err error
 	if b.orders, err = readBook(c.bookFile()); err != nil {
 		return nil, fmt.Errorf("the shop's book: %w", err)
@@ -95,7 +98,7 @@ func (c *campaign) readBooks(ctx context.Context) (*books, error) {
 
 func (c *campaign) readTables(ctx context.Context, b *books) error {
 	rows, err := c.db.Query(ctx, `SELECT request_id, subscription_id, period, status, customer_id, shop_order, created_at,
-		resolved_by, resolved_note, settled_at, failure_detail FROM charge ORDER BY created_at, request_id`)
+		resolved_by, resolved_note, settled_at, failure_detail, run_id FROM charge ORDER BY created_at, request_id`)
 	if err != nil {
 		return err
 	}
@@ -107,8 +110,18 @@ func (c *campaign) readTables(ctx context.Context, b *books) error {
 	}
 	var id, customer string
 	var club int
+	var cutOff time.Time
 	if _, err := pgx.ForEachRow(rows, []any{&id, &customer, &club}, func() error {
 		b.subs[id] = subscription{ID: id, Customer: customer, Club: club}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if rows, err = c.db.Query(ctx, `SELECT id, cut_off FROM billing_run`); err != nil {
+		return err
+	}
+	if _, err := pgx.ForEachRow(rows, []any{&id, &cutOff}, func() error {
+		b.cutOffs[id] = cutOff
 		return nil
 	}); err != nil {
 		return err

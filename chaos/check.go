@@ -51,6 +51,7 @@ func (b *books) check() []string {
 	var f findings
 	b.checkOrders(&f)
 	b.checkLedger(&f)
+	b.checkDue(&f)
 	b.checkAnswers(&f)
 	b.checkChanges(&f)
 	b.checkJoins(&f)
@@ -138,6 +139,26 @@ func (b *books) checkLedger(f *findings) {
 			standing[key] = r.RequestID
 		}
 		checkOutcome(f, r, booked[r.RequestID], mayDecline[r.Customer])
+	}
+}
+
+// checkDue: nobody is charged by a run who was not eligible at its cut-off, which is
+// the month's end where the month is over: nobody for a month before they came.
+func (b *books) checkDue(f *findings) {
+	for id, cutOff := range b.cutOffs {
+		month, _, _ := strings.Cut(id, "/")
+		first, err := time.Parse("2006-01", month)
+		if err == nil && month != b.months[0] && !cutOff.Equal(first.AddDate(0, 1, 0).Add(-time.Microsecond)) {
+			f.add("the cut-off of run %s is %s, and not the month's end", id, cutOff)
+		}
+	}
+	for _, r := range b.ledger {
+		switch {
+		case r.Run == nil && r.Period != b.months[0]:
+			f.add("row %s is for %s, and of no run", r.RequestID, r.Period)
+		case r.Run != nil && !b.subs[r.Subscription].eligibleAt(b.cutOffs[*r.Run]):
+			f.add("row %s is of run %s, in which its subscription was not due", r.RequestID, *r.Run)
+		}
 	}
 }
 
@@ -313,8 +334,8 @@ func (b *books) checkJoins(f *findings) {
 	}
 }
 
-// checkEveryone: nobody was charged who was never eligible, and everyone who is
-// eligible at the end has an outcome for each month.
+// checkEveryone: nobody was charged who was never eligible, and everyone who is due
+// at the end has an outcome for each month.
 func (b *books) checkEveryone(f *findings) {
 	ordered := map[string]bool{}
 	for _, o := range b.orders {
@@ -329,8 +350,8 @@ func (b *books) checkEveryone(f *findings) {
 	mayDecline, charged := set(b.plan.declined(true)), b.charged()
 	for month, r := range b.reports {
 		for _, s := range b.subs {
-			if s.eligibleAt(r.Run.CutOff) && !charged[s.ID+" "+month] && !mayDecline[s.Customer] {
-				f.add("%s is eligible, the shop takes its orders, and it is not charged for %s", s.ID, month)
+			if s.eligibleAt(r.Run.CutOff) && s.eligibleAt(b.read) && !charged[s.ID+" "+month] && !mayDecline[s.Customer] {
+				f.add("%s is due, the shop takes its orders, and it is not charged for %s", s.ID, month)
 			}
 		}
 	}
@@ -365,15 +386,22 @@ func value(text *string) string {
 // checkReports: each month's report accounts for exactly those whom our own count
 // finds eligible at its cut-off, and is closed.
 func (b *books) checkReports(f *findings) {
-	charged := b.charged()
+	charged, tried := b.charged(), map[string]bool{}
+	for _, r := range b.ledger {
+		tried[r.Subscription+" "+r.Period] = true
+	}
 	for month, r := range b.reports {
-		eligible, paid := 0, 0
+		eligible, paid, gone := 0, 0, 0
 		for _, s := range b.subs {
-			if s.eligibleAt(r.Run.CutOff) {
-				eligible++
-				if charged[s.ID+" "+month] {
-					paid++
-				}
+			if !s.eligibleAt(r.Run.CutOff) {
+				continue
+			}
+			eligible++
+			switch key := s.ID + " " + month; {
+			case charged[key]:
+				paid++
+			case !tried[key] && !s.eligibleAt(b.read): // they have left before their turn
+				gone++
 			}
 		}
 		sum := 0
@@ -387,8 +415,10 @@ func (b *books) checkReports(f *findings) {
 			f.add("the report of %s accounts for %d of %d who were eligible", month, r.Eligible, eligible)
 		case r.Totals["charged_in_run"]+r.Totals["charged_before"] != paid:
 			f.add("the report of %s counts %d and %d as charged, we %d", month, r.Totals["charged_in_run"], r.Totals["charged_before"], paid)
-		case r.Totals["declined"] != eligible-paid:
-			f.add("the report of %s has %d declined, and %d are not charged", month, r.Totals["declined"], eligible-paid)
+		case r.Totals["declined"] != eligible-paid-gone:
+			f.add("the report of %s has %d declined, and %d are not charged", month, r.Totals["declined"], eligible-paid-gone)
+		case r.Totals["skipped"] != gone:
+			f.add("the report of %s has %d skipped, and %d have left", month, r.Totals["skipped"], gone)
 		}
 	}
 }

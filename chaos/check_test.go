@@ -27,6 +27,8 @@ func sound() *books {
 			Order: text(fmt.Sprintf(`{"order_id":%q}`, order)), CreatedAt: at(5), SettledAt: &when,
 		}
 	}
+	ofRun := ledgerRow("2026-11-s-1", "s-1", "c-1", "A")
+	ofRun.Run = text("2026-11/1")
 	history := []statusRow{{Status: statusActive, Effect: at(0).AddDate(-1, 0, 0)}}
 	november := report{Eligible: 2, Totals: map[string]int{"charged_in_run": 1, "charged_before": 1}, Closed: true}
 	november.Run.State, november.Run.CutOff = "finished", at(30)
@@ -42,7 +44,7 @@ func sound() *books {
 			{OrderID: "A", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(6)},
 			{OrderID: "B", RequestID: "front-s-2-1", CustomerID: "c-2", CreatedAt: at(6)},
 		},
-		ledger: []row{ledgerRow("2026-11-s-1", "s-1", "c-1", "A"), ledgerRow("front-s-2-1", "s-2", "c-2", "B")},
+		ledger: []row{ofRun, ledgerRow("front-s-2-1", "s-2", "c-2", "B")},
 		answers: []exchange{
 			{
 				Sent: at(4), Got: at(21), Method: "POST", Path: "/subscription/s-2/charge/front-s-2-1", Status: 200,
@@ -59,6 +61,8 @@ func sound() *books {
 			"s-3": {ID: "s-3", Customer: "c-3", Club: 1, History: []statusRow{{Status: statusPaused, Effect: at(0).AddDate(-1, 0, 0)}}},
 		},
 		reports: map[string]report{"2026-11": november},
+		cutOffs: map[string]time.Time{"2026-11/1": at(3), "2026-10/1": time.Date(2026, 10, 31, 23, 59, 59, 999_999_000, time.UTC)},
+		read:    at(60),
 	}
 }
 
@@ -128,7 +132,7 @@ var spoilt = map[string]struct {
 	}, "s-3 is paused and was charged"},
 	"one who was left out": {func(b *books) {
 		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
-	}, "s-5 is eligible, the shop takes its orders"},
+	}, "s-5 is due, the shop takes its orders"},
 	"a report that misses one": {func(b *books) {
 		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: b.subs["s-2"].History}
 	}, "accounts for 2 of 3"},
@@ -146,6 +150,20 @@ var spoilt = map[string]struct {
 		r.Eligible, r.Totals["skipped"] = 3, 1
 		b.reports["2026-11"] = r
 	}, "has 0 declined, and 1 are not charged"},
+	"a charge for a month before they came": {func(b *books) {
+		b.ledger[0].Run, b.ledger[0].Period = text("2026-10/1"), "2026-10"
+		b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: []statusRow{{Status: statusActive, Effect: at(0)}}}
+	}, "of run 2026-10/1, in which its subscription was not due"},
+	"a charge of a past month by no run": {func(b *books) { b.ledger[1].Period = "2026-10" }, "is for 2026-10, and of no run"},
+	"a past month that ends today": {func(b *books) {
+		b.cutOffs["2026-10/1"] = at(1)
+	}, "the cut-off of run 2026-10/1 is 2026-11-05 12:00:01 +0000 UTC, and not the month's end"},
+	"a report that loses one who left": {func(b *books) {
+		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(45)})}
+		r := b.reports["2026-11"]
+		r.Eligible, r.Totals["charged_in_run"], r.Totals["x"] = 3, 1, 1
+		b.reports["2026-11"] = r
+	}, "has 0 skipped, and 1 have left"},
 	"a secret in a log": {func(b *books) { b.leaks = []string{"worker-1.log"} }, "secret stands in worker-1.log"},
 }
 
@@ -181,6 +199,14 @@ func TestWhatIsAllowed(t *testing.T) {
 		s.History = append(s.History, statusRow{Status: statusActive, Effect: at(46), Created: at(46)})
 		b.subs["s-1"] = s
 		b.answers = append(b.answers, exchange{Sent: at(45), Got: at(46), Method: "POST", Path: "/subscription/s-1/status/", Body: `{"status_id":1}`, Status: 200})
+		require.Empty(t, b.check())
+	})
+	t.Run("one who left before their turn", func(t *testing.T) {
+		b := sound()
+		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(45)})}
+		r := b.reports["2026-11"]
+		r.Eligible, r.Totals["skipped"] = 3, 1
+		b.reports["2026-11"] = r
 		require.Empty(t, b.check())
 	})
 	t.Run("an order whose answer was no JSON", func(t *testing.T) {

@@ -80,7 +80,7 @@ func (c *client) operate(ctx context.Context, month string, s runStep) {
 	path, body := "/billing-run/"+month, ""
 	switch s.Do {
 	case "start":
-		body = fmt.Sprintf(`{"orders_per_second":%.2f,"page_size":60,"concurrency":16}`, s.Pace)
+		body = fmt.Sprintf(`{"orders_per_second":%.2f,"page_size":60,"concurrency":16,"confirm_past":true}`, s.Pace)
 	case "pause":
 		path, body = path+"/pause", `{"reason":"chaos"}`
 	case "pace":

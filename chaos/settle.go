@@ -53,7 +53,7 @@ func (c *campaign) runAgain(ctx context.Context, month string) error {
 	if err := c.awaitEnd(ctx, month); err != nil {
 		return err
 	}
-	if e := c.client.send(ctx, http.MethodPost, "/billing-run/"+month, `{"page_size":200}`); e.Status != http.StatusAccepted {
+	if e := c.client.send(ctx, http.MethodPost, "/billing-run/"+month, `{"page_size":200,"confirm_past":true}`); e.Status != http.StatusAccepted {
 		return fmt.Errorf("starting %s: %d %s%s", month, e.Status, e.Answer, e.Error)
 	}
 	return c.awaitEnd(ctx, month)

@@ -61,10 +61,27 @@ func (n *installationName) UnmarshalText(text []byte) error {
 	return billing.ValidateInstallation(string(text))
 }
 
+// zoneFlags name the billing time zone, the same for every process.
+type zoneFlags struct {
+	BillingTimezone string `help:"Zone in which a month begins, such as America/Sao_Paulo; the same for every process." default:"UTC" placeholder:"ZONE"`
+}
+
+func (f *zoneFlags) validate() error {
+	_, err := f.zone()
+	return err
+}
+
+func (f *zoneFlags) zone() (*time.Location, error) {
+	zone, err := time.LoadLocation(f.BillingTimezone)
+	if err != nil || f.BillingTimezone == "" || f.BillingTimezone == "Local" {
+		return nil, fmt.Errorf("--billing-timezone ($BILLING_TIMEZONE): %q is no time zone, such as UTC or America/Sao_Paulo", f.BillingTimezone)
+	}
+	return zone, nil
+}
+
 type httpFlags struct {
-	HTTPAddr        string        `name:"http-addr" help:"Address to serve the API on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
-	BillingTimezone string        `help:"Zone in which a month begins, such as America/Sao_Paulo." default:"UTC" placeholder:"ZONE"`
-	ChargeWait      time.Duration `help:"How long a charge's answer waits for its outcome, 0s to 60s." default:"10s"`
+	HTTPAddr   string        `name:"http-addr" help:"Address to serve the API on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	ChargeWait time.Duration `help:"How long a charge's answer waits for its outcome, 0s to 60s." default:"10s"`
 
 	ChargeRequireEligible bool `help:"Refuse to charge a subscription that is not eligible." default:"true" negatable:""`
 
@@ -78,9 +95,6 @@ type httpFlags struct {
 func (f *httpFlags) validate() error {
 	if f.ChargeWait < 0 || f.ChargeWait > time.Minute {
 		return fmt.Errorf("--charge-wait ($CHARGE_WAIT): must be 0s to 60s, not %s", f.ChargeWait)
-	}
-	if _, err := f.zone(); err != nil {
-		return err
 	}
 	if _, err := f.guard(); err != nil {
 		return err
@@ -109,14 +123,6 @@ func (f *httpFlags) guard() (guard.Policy, error) {
 	}
 	host, _, _ := net.SplitHostPort(f.HTTPAddr) // validate refuses what is none
 	return guard.Policy{AnyHost: len(hosts) == 0 && !isLoopback(host), Hosts: hosts, Origins: origins}, nil
-}
-
-func (f *httpFlags) zone() (*time.Location, error) {
-	zone, err := time.LoadLocation(f.BillingTimezone)
-	if err != nil || f.BillingTimezone == "" || f.BillingTimezone == "Local" {
-		return nil, fmt.Errorf("--billing-timezone ($BILLING_TIMEZONE): %q is no time zone, such as UTC or America/Sao_Paulo", f.BillingTimezone)
-	}
-	return zone, nil
 }
 
 func isLoopback(host string) bool {

@@ -37,14 +37,15 @@ type commands struct {
 // environment is what a command gets from its surroundings.
 type environment struct {
 	getenv         func(string) string
+	stdin          *os.File
 	stdout, stderr io.Writer
 }
 
 // Run executes one command and returns its exit code: 0, 1 for an error, which
 // stands on stderr in one line, 2 for a wrong command line or setting, or one of
-// its own (runs.go).
+// its own (runs.go). A command that asks a person reads the process's own input.
 func Run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	env := &environment{getenv: getenv, stdout: stdout, stderr: stderr}
+	env := &environment{getenv: getenv, stdin: os.Stdin, stdout: stdout, stderr: stderr}
 	exit := -1
 	parser, err := newParser(env, func(code int) { exit = code })
 	if err != nil {

@@ -50,7 +50,7 @@ const (
 		"4 it has finished and left some pending or unresolved; 130 watching was interrupted, the run goes on; 1 an error; 2 usage."
 	reportHelp = "Exit codes: 0 the month is closed, or --ids has listed what there is; 4 somebody is missing, pending or unresolved; " +
 		"1 an error; 2 usage."
-	startHelp = "Exit codes: 0 it has started or was running already; 1 an error; 2 usage; with --watch, those of drayman run watch."
+	startHelp = "For a month that is over it shows how many would be charged, and asks. Exit codes: 0 it has started or was running already; 1 an error; 2 usage; with --watch, those of drayman run watch."
 )
 
 // apiFlags say where the API is.
@@ -68,12 +68,12 @@ func (f *apiFlags) validate() error {
 
 // monthFlags name a month. They come last among the arguments.
 type monthFlags struct {
-	Period          billing.Period `arg:"" optional:"" help:"A month, such as 2026-11; by default the current one in the billing time zone."`
-	BillingTimezone string         `help:"Zone in which a month begins; tells which is the current one." default:"UTC"`
+	Period billing.Period `arg:"" optional:"" help:"A month, such as 2026-11; by default the current one in the billing time zone."`
+	zoneFlags
 }
 
 func (f *monthFlags) validate() error {
-	zone, err := (&httpFlags{BillingTimezone: f.BillingTimezone}).zone()
+	zone, err := f.zone()
 	if f.Period.IsZero() && err == nil {
 		f.Period = billing.PeriodAt(time.Now(), zone)
 	}
@@ -136,6 +136,7 @@ type runStartCommand struct {
 	runTarget
 	settingsFlags
 	Watch bool `once:"" help:"Follow the run to its end."`
+	Yes   bool `once:"" help:"Start the run of a month that is over without asking."`
 	watchFlags
 }
 
@@ -154,7 +155,7 @@ func (c *runStartCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil && !isNoRun(err) {
 		return err
 	}
-	p, err := api.progress(ctx, http.MethodPost, c.path(), c.settingsFlags)
+	p, err := c.start(ctx, env, api)
 	switch {
 	case err != nil:
 		return err
@@ -173,6 +174,27 @@ func (c *runStartCommand) Run(ctx context.Context, env *environment) error {
 		w.awaited, w.before = true, before.ID
 	}
 	return w.watch(ctx)
+}
+
+// start asks for the run; for a month that is over once more, when a person has
+// confirmed who would be charged.
+func (c *runStartCommand) start(ctx context.Context, env *environment, api *runAPI) (runProgress, error) {
+	body := struct {
+		settingsFlags
+		ConfirmPast bool `json:"confirm_past,omitempty"`
+	}{settingsFlags: c.settingsFlags}
+	p, err := api.progress(ctx, http.MethodPost, c.path(), body)
+	var answer *apiError
+	if !errors.As(err, &answer) || answer.Code != billing.CodePastUnconfirmed || answer.CutOff == nil || answer.Due == nil {
+		return p, err
+	}
+	what := fmt.Sprintf("%s is over. A run of it would charge %d: who was eligible at the cut-off, %s, still is, and is not charged for it.",
+		c.Period, *answer.Due, answer.CutOff.UTC().Format(time.RFC3339Nano))
+	if err := env.confirm(ctx, c.Yes, what, "Charge them?"); err != nil {
+		return p, err
+	}
+	body.ConfirmPast = true
+	return api.progress(ctx, http.MethodPost, c.path(), body)
 }
 
 type runWatchCommand struct {

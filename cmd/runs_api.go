@@ -51,6 +51,8 @@ type apiError struct {
 	status int
 	Code   billing.Code `json:"code"`
 	Detail string       `json:"detail"`
+	CutOff *time.Time   `json:"cut_off"` // with past_period_unconfirmed, as Due
+	Due    *int         `json:"due"`
 }
 
 // Error is the sentence and the code, in one line.

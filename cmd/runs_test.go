@@ -90,6 +90,7 @@ func progress(state billing.RunState, counts billing.RunCounts) billing.Progress
 		ended := cutOff.Add(90 * time.Second)
 		run.EndedAt = &ended
 	}
+	counts.First = cutOff
 	return billing.NewProgress(run, counts, cutOff.Add(10*time.Second))
 }
 
@@ -110,6 +111,37 @@ func TestRunStart(t *testing.T) {
 	require.Equal(t, "is running already, its settings stay as they are: "+
 		"2026-11/1 running: due 10, charged 3, declined 0, unresolved 0, pending 0, left 7, 0.3 orders/s\n", out)
 	require.Equal(t, "POST /billing-run/2026-11 {}", api.called()[1])
+}
+
+var unconfirmed = apiAnswer{status: 409, body: map[string]any{
+	"status": 409, "code": "past_period_unconfirmed", "detail": "2025-11 is over", "due": 12, "cut_off": "2025-11-30T23:59:59.999999Z",
+}}
+
+func TestRunStart_PastMonthIsConfirmed(t *testing.T) {
+	missing := problem(404, "run_not_found", "2025-11 has no run")
+	started := apiAnswer{status: 202, body: progress(billing.RunRunning, charged(0))}
+	api := startAPI(t, missing, unconfirmed, started)
+	code, out, errs := run(t, map[string]string{"API_URL": api.url, "YES": "true"}, "run", "start", "2025-11", "--page-size", "9")
+	require.Equal(t, 1, code, "nobody is there to ask")
+	require.Empty(t, out)
+	require.Equal(t, "drayman: 2025-11 is over. A run of it would charge 12: who was eligible at the cut-off, 2025-11-30T23:59:59.999999Z, "+
+		"still is, and is not charged for it. Nothing was started: there is no terminal to ask on; give --yes\n", errs)
+	require.Len(t, api.called(), 2)
+
+	api = startAPI(t, missing, unconfirmed, started)
+	code, out, errs = run(t, map[string]string{"API_URL": api.url}, "run", "start", "2025-11", "--yes", "--page-size", "9")
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "would charge 12")
+	require.Contains(t, out, "has started")
+	require.Equal(t, []string{
+		"GET /billing-run/2025-11", `POST /billing-run/2025-11 {"page_size":9}`, `POST /billing-run/2025-11 {"page_size":9,"confirm_past":true}`,
+	}, api.called())
+
+	api = startAPI(t, missing, started) // the current month
+	code, _, errs = run(t, map[string]string{"API_URL": api.url}, "run", "start", "2026-11", "--yes")
+	require.Zero(t, code)
+	require.Empty(t, errs)
+	require.Equal(t, "POST /billing-run/2026-11 {}", api.called()[1], "what is not asked is not confirmed")
 }
 
 // The run before this one must not be taken for it, nor its absence for an error.

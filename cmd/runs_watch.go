@@ -186,8 +186,8 @@ func plainLine(p billing.Progress, rate float64) string {
 // summary is the last line about a run.
 func summary(p billing.Progress) string {
 	line := plainLine(p, 0)
-	if p.EndedAt != nil {
-		line += fmt.Sprintf("; took %s", p.EndedAt.Sub(p.CutOff).Round(time.Second))
+	if p.EndedAt != nil && p.BegunAt != nil {
+		line += fmt.Sprintf("; took %s", p.EndedAt.Sub(*p.BegunAt).Round(time.Second))
 	}
 	return line
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -90,9 +91,9 @@ func (s *schedule) parsed(ctx context.Context) (workflows.Schedule, *client.Sche
 type scheduleApplyCommand struct {
 	installationFlags
 	apiFlags
-	BillingDay      int    `help:"Day of the month, 1 to 28: later ones do not exist in every month." default:"1"`
-	BillingHour     int    `help:"Hour of the day in the billing time zone, 0 to 23." default:"6"`
-	BillingTimezone string `help:"Zone of the times and of the months; the same as the API's." default:"UTC"`
+	BillingDay  int `help:"Day of the month, 1 to 28: later ones do not exist in every month." default:"1"`
+	BillingHour int `help:"Hour of the day in the billing time zone, 0 to 23." default:"6"`
+	zoneFlags
 	settingsFlags
 
 	schedule workflows.Schedule
@@ -100,7 +101,7 @@ type scheduleApplyCommand struct {
 
 // Validate implements kong's validation.
 func (c *scheduleApplyCommand) Validate() error {
-	zone, err := (&httpFlags{BillingTimezone: c.BillingTimezone}).zone()
+	zone, err := c.zone()
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,8 @@ func (s *schedule) apply(ctx context.Context, wanted workflows.Schedule) (done s
 // passed points to the current month, where the schedule comes too late for it.
 func passed(w io.Writer, s workflows.Schedule, now time.Time) {
 	if month := billing.PeriodAt(now, s.Zone); !s.NominalTime(month).After(now) {
-		fmt.Fprintf(w, "Its time in %s has passed. If that month is not billed yet: drayman schedule backfill %s\n", month.Title(), month)
+		fmt.Fprintf(w, "Its time in %s has passed. If that month is not billed yet: drayman schedule backfill %s, "+
+			"for those who were due then and still are; or drayman run start %s, for those who are due now\n", month.Title(), month, month)
 	}
 }
 
@@ -343,30 +345,50 @@ type scheduleBackfillCommand struct {
 	installationFlags
 	From billing.Period `arg:"" help:"The first month, such as 2026-08."`
 	To   billing.Period `arg:"" optional:"" help:"The last month; by default the first."`
+	Yes  bool           `once:"" help:"Start months that are over without asking."`
 }
 
-// Run starts the months.
+// Run starts the months. It connects twice: a person may take long to answer.
 func (c *scheduleBackfillCommand) Run(ctx context.Context, env *environment) error {
-	to := c.To
-	if to.IsZero() {
-		to = c.From
-	}
-	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
-		parsed, _, err := s.parsed(ctx)
-		if err != nil {
-			return err
+	var parsed workflows.Schedule
+	var times []client.ScheduleBackfill
+	var periods []billing.Period
+	now := time.Now()
+	err := withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) (err error) {
+		if parsed, _, err = s.parsed(ctx); err == nil {
+			times, periods, err = parsed.Backfill(c.From, cmp.Or(c.To, c.From), now)
 		}
-		times, periods, err := parsed.Backfill(c.From, to, time.Now())
-		if err != nil {
-			return err
-		}
-		if err := s.Backfill(ctx, client.ScheduleBackfillOptions{Backfill: times}); err != nil {
-			return err
-		}
-		for _, period := range periods {
-			fmt.Fprintf(env.stdout, "%s is being started, as of %s: drayman run watch %s\n",
-				period, parsed.NominalTime(period).Format(time.RFC3339), period)
-		}
-		return nil
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	if over := monthsOver(parsed, periods, now); over != "" {
+		what := "Of months that are over, each run charges who was eligible at its cut-off, still is, and is not charged for it: " + over + "."
+		if err := env.confirm(ctx, c.Yes, what, "Start them?"); err != nil {
+			return err
+		}
+	}
+	err = withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
+		return s.Backfill(ctx, client.ScheduleBackfillOptions{Backfill: times})
+	})
+	if err != nil {
+		return err
+	}
+	for _, period := range periods {
+		fmt.Fprintf(env.stdout, "%s is being started, with the cut-off %s, for those who were due then and still are: drayman run watch %s\n",
+			period, parsed.NominalTime(period).Format(time.RFC3339), period)
+	}
+	return nil
+}
+
+// monthsOver lists those of the periods that are over, with their cut-offs.
+func monthsOver(s workflows.Schedule, periods []billing.Period, now time.Time) string {
+	var over []string
+	for _, period := range periods {
+		if period.Compare(billing.PeriodAt(now, s.Zone)) < 0 {
+			over = append(over, fmt.Sprintf("%s at %s", period, s.NominalTime(period).Format(time.RFC3339)))
+		}
+	}
+	return strings.Join(over, ", ")
 }

@@ -17,6 +17,7 @@ import (
 
 	"drayman/activities"
 	"drayman/api"
+	"drayman/billing"
 	"drayman/models"
 	"drayman/models/modelstest"
 	"drayman/shop"
@@ -192,15 +193,14 @@ func TestScheduleWithoutTemporal(t *testing.T) {
 }
 
 // work runs a worker on the namespace.
-func (p *planner) work(t *testing.T) {
+func (p *planner) work(t *testing.T, db modelstest.Database) {
 	t.Helper()
-	db := p.db
 	log := slog.New(slog.DiscardHandler)
 	shopClient, err := shop.New(shop.Config{URL: shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"}).URL, APIKey: "key", APISecret: "secret", Timeout: time.Second})
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
 	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: time.Second}
-	acts := activities.New(db.Open(t, nil), shopClient, policy, worker.Starter(p.temporal, ""), log)
+	acts := activities.New(db.Open(t, nil), shopClient, policy, time.UTC, worker.Starter(p.temporal, ""), log)
 	workers, namespace := worker.New(p.temporal, "", acts, 20*time.Second), p.env["TEMPORAL_NAMESPACE"]
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run(t.Context(), p.temporal, namespace, log) }()
@@ -225,6 +225,8 @@ func (p *planner) executions(t *testing.T) []string {
 func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 	t.Parallel()
 	p := newPlanner(t)
+	tokyo, err := time.LoadLocation("Asia/Tokyo")
+	require.NoError(t, err)
 	p.schedule(t, "apply", "--billing-hour", "0", "--billing-timezone", "Asia/Tokyo", "--orders-per-second", "7")
 	p.schedule(t, "pause")
 	code, _, errs := run(t, p.env, "schedule", "backfill", "2026-09", "2026-08")
@@ -235,8 +237,22 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "nothing was started")
 
-	require.Contains(t, p.schedule(t, "backfill", "2026-07", "2026-09"), "2026-08 is being started, as of 2026-08-01T00:00:00+09:00: drayman run watch 2026-08\n")
-	p.work(t)
+	code, out, errs := run(t, p.env, "schedule", "backfill", "2026-07", "2026-09")
+	require.Equal(t, 1, code, "nobody is there to ask")
+	require.Empty(t, out)
+	require.Contains(t, errs, "2026-07 at 2026-07-01T00:00:00+09:00, 2026-08 at 2026-08-01T00:00:00+09:00, 2026-09 at ")
+	require.Contains(t, errs, "give --yes")
+	require.Equal(t, 1, strings.Count(errs, "\n"), errs)
+	require.Contains(t, p.schedule(t, "backfill", "2026-07", "2026-09", "--yes"),
+		"2026-08 is being started, with the cut-off 2026-08-01T00:00:00+09:00, for those who were due then and still are: drayman run watch 2026-08\n")
+	db := modelstest.SQLite(t)
+	db.AddClub(t, 1, 1)
+	nominal := time.Date(2026, 7, 31, 15, 0, 0, 0, time.UTC)
+	db.AddSubscription(t, "of-august", 1, "a", modelstest.Since(billing.Active, nominal))
+	db.AddSubscription(t, "of-september", 1, "b", modelstest.Since(billing.Active, nominal.Add(time.Microsecond)))
+	db.AddSubscription(t, "of-today", 1, "c", modelstest.Since(billing.Active, time.Now().Add(-time.Second)))
+	db.AddSubscription(t, "of-july-only", 1, "d", modelstest.Since(billing.Active, modelstest.Long), modelstest.Since(billing.Cancelled, nominal))
+	p.work(t, db) // in UTC: the schedule's zone tells the month
 
 	want := []string{
 		"billing-run/2026-07", "billing-run/2026-08", "billing-run/2026-09",
@@ -248,6 +264,7 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 		period := strings.TrimPrefix(id, "billing-run/")
 		var ended struct {
 			Period   string
+			CutOff   time.Time `json:"cut_off"`
 			State    string
 			Settings struct {
 				OrdersPerSecond float64 `json:"orders_per_second"`
@@ -256,6 +273,7 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 		require.NoError(t, p.temporal.GetWorkflow(t.Context(), id, "").Get(t.Context(), &ended))
 		require.Equal(t, period, ended.Period)
 		require.Equal(t, "finished", ended.State)
+		require.Equal(t, period+"-01 00:00", ended.CutOff.In(tokyo).Format("2006-01-02 15:04"))
 		require.InDelta(t, 7, ended.Settings.OrdersPerSecond, 0)
 		d, err := p.temporal.DescribeWorkflowExecution(t.Context(), id, "")
 		require.NoError(t, err)
@@ -263,8 +281,10 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 		require.Equal(t, `"`+period+`"`, string(attribute.GetData()))
 	}
 	require.Contains(t, p.schedule(t, "show"), "bills 2026-08  started ")
+	require.ElementsMatch(t, []string{"2026-08 of-august", "2026-09 of-august", "2026-09 of-september"},
+		db.Lines(t, "SELECT period || ' ' || subscription_id FROM charge WHERE status = 'charged'"))
 
 	// Again: the month has been billed, and the run is started all the same.
-	p.schedule(t, "backfill", "2026-08")
+	p.schedule(t, "backfill", "2026-08", "--yes")
 	require.Eventually(t, func() bool { return len(p.executions(t)) == len(want)+2 }, 60*time.Second, 100*time.Millisecond)
 }

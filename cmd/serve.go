@@ -26,45 +26,50 @@ import (
 
 type apiCommand struct {
 	databaseFlags
+	zoneFlags
 	httpFlags
 	logFlags
 }
 
 type workerCommand struct {
 	databaseFlags
+	zoneFlags
 	shopFlags
 	logFlags
 }
 
 type serveCommand struct {
 	databaseFlags
+	zoneFlags
 	httpFlags
 	shopFlags
 	logFlags
 }
 
 // Validate implements kong's validation, as do the other commands'.
-func (c *apiCommand) Validate() error { return c.httpFlags.validate() }
+func (c *apiCommand) Validate() error { return cmp.Or(c.zoneFlags.validate(), c.httpFlags.validate()) }
 
 // Validate implements kong's validation.
-func (c *workerCommand) Validate() error { return c.shopFlags.validate() }
+func (c *workerCommand) Validate() error {
+	return cmp.Or(c.zoneFlags.validate(), c.shopFlags.validate())
+}
 
 // Validate implements kong's validation.
 func (c *serveCommand) Validate() error {
-	return cmp.Or(c.httpFlags.validate(), c.shopFlags.validate())
+	return cmp.Or(c.zoneFlags.validate(), c.httpFlags.validate(), c.shopFlags.validate())
 }
 
 // Run serves the API until the context ends.
 func (c *apiCommand) Run(ctx context.Context, env *environment) error {
 	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
-		return p.serveAPI(ctx, c.httpFlags)
+		return p.serveAPI(ctx, c.zoneFlags, c.httpFlags)
 	})
 }
 
 // Run polls for work until the context ends.
 func (c *workerCommand) Run(ctx context.Context, env *environment) error {
 	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
-		return p.runWorker(ctx, c.shopFlags)
+		return p.runWorker(ctx, c.zoneFlags, c.shopFlags)
 	})
 }
 
@@ -73,8 +78,8 @@ func (c *workerCommand) Run(ctx context.Context, env *environment) error {
 func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	return withProcess(ctx, env, c.databaseFlags, c.logFlags, func(p *process) error {
 		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return p.serveAPI(ctx, c.httpFlags) })
-		group.Go(func() error { return p.runWorker(ctx, c.shopFlags) })
+		group.Go(func() error { return p.serveAPI(ctx, c.zoneFlags, c.httpFlags) })
+		group.Go(func() error { return p.runWorker(ctx, c.zoneFlags, c.shopFlags) })
 		return group.Wait()
 	})
 }
@@ -129,8 +134,8 @@ const (
 	idleTimeout       = 2 * time.Minute
 )
 
-func (p *process) serveAPI(ctx context.Context, f httpFlags) error {
-	zone, err := f.zone()
+func (p *process) serveAPI(ctx context.Context, z zoneFlags, f httpFlags) error {
+	zone, err := z.zone()
 	if err != nil {
 		return err
 	}
@@ -190,7 +195,11 @@ func (r redacting) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (p *process) runWorker(ctx context.Context, f shopFlags) error {
+func (p *process) runWorker(ctx context.Context, z zoneFlags, f shopFlags) error {
+	zone, err := z.zone()
+	if err != nil {
+		return err
+	}
 	if err := p.awaitAdoption(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -207,7 +216,7 @@ func (p *process) runWorker(ctx context.Context, f shopFlags) error {
 	log.SetOutput(redacting{client, p.log})
 	acts := activities.New(p.store, client, activities.Policy{
 		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
-	}, worker.Starter(p.temporal, p.names), p.log)
+	}, zone, worker.Starter(p.temporal, p.names), p.log)
 	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace, Names: p.names})
 	drain := max(drainTime, f.ShopTimeout+drainSettle)
 	return worker.New(p.temporal, p.names, acts, drain).Run(ctx, p.temporal, p.namespace, p.log)

@@ -302,7 +302,7 @@ func TestCorrect_ARunOrdersAnewAfterACaller(t *testing.T) {
 		claimed, left := walk(t, b.Store, pageOf("", last, 10))
 		require.Empty(t, claimed)
 		require.Equal(t, []string{"s"}, left, "for a workflow")
-		run, err := b.StartRun(t.Context(), november, "e", settings(0))
+		run, err := b.StartRun(t.Context(), runOf(november, "e", settings(0)))
 		require.NoError(t, err)
 		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID}, "o", true)
 		require.NoError(t, err)

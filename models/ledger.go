@@ -62,7 +62,21 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 	if facts.Open == nil && derived {
 		facts.SameRequest = tried
 	}
-	return facts, nil
+	if req.RunID != "" && facts.Open == nil {
+		facts.AtCutOff, err = s.standingAtCutOff(tx, req)
+	}
+	return facts, err
+}
+
+// standingAtCutOff asks the run's row, not the workflow that claims for it: a run
+// whose row is gone returns run_not_found, for nobody can tell who was due in it.
+func (s *Store) standingAtCutOff(tx *gorm.DB, req billing.ChargeRequest) (*billing.Standing, error) {
+	run, err := readRun(tx.Where("id = ?", req.RunID))
+	if err != nil {
+		return nil, err
+	}
+	then, err := s.subscriptionFacts(tx, req.SubscriptionID, run.CutOff)
+	return &then.Standing, err
 }
 
 func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing.ChargeFacts, error) {
@@ -99,7 +113,7 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 //
 // It returns the refusals of [billing.ChargeRequest.Validate], [billing.Decide] and,
 // for a new charge, [billing.CheckClaimable]; run_not_found where the run that asks
-// has no row; database_refused; or [ErrClaimRaced].
+// has no row and a new claim would be made; database_refused; or [ErrClaimRaced].
 func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error) {
 	var claim billing.Claim
 	if err := req.Validate(); err != nil {

@@ -34,9 +34,10 @@ const (
 		WHERE d.subscription_id = s.id AND d.period || '' = @period AND d.run_id || '' = @run) = 0`
 )
 
-// ClaimPage claims the next batch of a page: those of the range that are
-// eligible now and have no charge yet. All claims are committed together before
-// it returns.
+// ClaimPage claims the next batch of a page: those of the range that are due in
+// the run, by the cut-off of its row, and have no charge yet. All claims are
+// committed together before it returns. It returns run_not_found where the row is
+// gone.
 //
 // Rows that another transaction holds are not waited for: they are LeftOver, for
 // a workflow of their own. The rest stay locked from before their eligibility is
@@ -49,10 +50,14 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 		if err != nil {
 			return err
 		}
-		named := pageArguments(in, now)
+		run, err := readRun(tx.Where("id = ?", in.RunID))
+		if err != nil {
+			return err
+		}
+		named := pageArguments(in, run.CutOff, now)
 		var found []string
 		err = tx.Raw(s.sql(`SELECT s.id FROM subscription s
-			WHERE s.id COLLATE "C" > @after AND s.id COLLATE "C" <= @upto AND `+notOpenYet+` AND `+untried+` AND `+isEligible+`
+			WHERE s.id COLLATE "C" > @after AND s.id COLLATE "C" <= @upto AND `+notOpenYet+` AND `+untried+` AND `+isDue+`
 			ORDER BY s.id COLLATE "C" LIMIT @limit`), named...).Scan(&found).Error
 		if err != nil {
 			return fmt.Errorf("finding the next of a page: %w", err)
@@ -80,7 +85,7 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 		if now, err = s.now(tx); err != nil {
 			return err
 		}
-		charges, err := s.claimable(tx, in, locked, now)
+		charges, err := s.claimable(tx, in, locked, run.CutOff, now)
 		if err != nil {
 			return err
 		}
@@ -91,10 +96,10 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 	return page, err
 }
 
-func pageArguments(in billing.PageClaim, now time.Time) []any {
+func pageArguments(in billing.PageClaim, cutOff, now time.Time) []any {
 	return []any{
 		sql.Named("after", in.After), sql.Named("upto", in.UpTo), sql.Named("limit", in.Limit),
-		sql.Named("period", in.Period.String()), sql.Named("run", in.RunID), sql.Named("at", timestamp{now}),
+		sql.Named("period", in.Period.String()), sql.Named("run", in.RunID), sql.Named("at", timestamp{now}), sql.Named("cutoff", timestamp{cutOff}),
 	}
 }
 
@@ -108,9 +113,9 @@ func (s *Store) lockFree(tx *gorm.DB, ids []string) ([]string, error) {
 	return locked, err
 }
 
-// claimable makes the charges of those that are eligible, now that they are
-// locked, and that the shop can be asked about.
-func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, now time.Time) ([]billing.Charge, error) {
+// claimable makes the charges of those that are due, now that they are locked, and
+// that the shop can be asked about.
+func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOff, now time.Time) ([]billing.Charge, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -124,8 +129,8 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, now t
 	err := tx.Raw(s.sql(`SELECT s.id, s.club_id, s.customer_store_id AS customer_store_id, k.store_sku AS store_sku, (SELECT count(*) FROM charge d
 				WHERE d.subscription_id = s.id AND d.period || '' = @period AND d.run_id IS NOT NULL) AS declined
 			FROM subscription s JOIN club k ON k.id = s.club_id
-			WHERE s.id IN @ids AND `+isChargeable+` AND `+notOpenYet+` AND `+untried+` AND `+isEligible),
-		append(pageArguments(in, now), sql.Named("ids", ids))...).Scan(&rows).Error
+			WHERE s.id IN @ids AND `+isChargeable+` AND `+notOpenYet+` AND `+untried+` AND `+isDue),
+		append(pageArguments(in, cutOff, now), sql.Named("ids", ids))...).Scan(&rows).Error
 	charges := make([]billing.Charge, 0, len(rows))
 	for _, r := range rows {
 		charge := billing.Charge{

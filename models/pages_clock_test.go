@@ -16,6 +16,7 @@ import (
 func TestAPageHonoursACancelThatComesBeforeItsLocks(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.Postgres(t))
+	recordRun(t, b.Database, thisRun.ID, day(0))
 	now, asked := day(0), 0
 	page := b.Open(t, func() time.Time {
 		if asked++; asked == 1 { // the page has begun, and a cancel overtakes it
@@ -29,7 +30,7 @@ func TestAPageHonoursACancelThatComesBeforeItsLocks(t *testing.T) {
 	})
 
 	claimed, err := page.ClaimPage(t.Context(), billing.PageClaim{
-		RunID: "run", Owner: "page", Period: november, UpTo: "z", Limit: 10, HeldFor: time.Minute, IdempotentShop: true,
+		RunID: thisRun.ID, Owner: "page", Period: november, UpTo: "z", Limit: 10, HeldFor: time.Minute, IdempotentShop: true,
 	})
 
 	require.NoError(t, err)

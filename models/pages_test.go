@@ -28,6 +28,28 @@ func pageOf(after, upTo string, limit int) billing.PageClaim {
 	}
 }
 
+// recordRun writes the row of a run, with the cut-off.
+func recordRun(t require.TestingT, db modelstest.Database, id string, cutOff time.Time) {
+	period, number, _ := strings.Cut(id, "/")
+	_, err := db.Pool.ExecContext(context.Background(), `INSERT INTO billing_run
+			(id, period, number, execution_id, state, cut_off, due, orders_per_second, page_size, concurrency, workflow_per_charge)
+		VALUES ($1, $2, $3, $4, 'running', $5, 0, 0, 1, 1, false) ON CONFLICT (id) DO UPDATE SET cut_off = excluded.cut_off`,
+		id, period, number, id, modelstest.Time(cutOff))
+	require.NoError(t, err)
+}
+
+// onRun is onBoth with the row of thisRun, whose cut-off is day 0.
+func onRun(t *testing.T, test func(t *testing.T, b bundle)) {
+	t.Helper()
+	onBoth(t, func(t *testing.T, b bundle) {
+		recordRun(t, b.Database, thisRun.ID, day(0))
+		test(t, b)
+	})
+}
+
+// leftOver asks for what nobody holds, for thisRun.
+var leftOver = billing.LeftOverQuery{RunID: thisRun.ID, Period: november, Unresolved: true, Limit: 10}
+
 func claimPage(t require.TestingT, s *models.Store, in billing.PageClaim) billing.PageClaimed {
 	page, err := s.ClaimPage(context.Background(), in)
 	require.NoError(t, err)
@@ -65,6 +87,8 @@ func TestAPageClaimsWhoIsDue(t *testing.T) {
 	t.Parallel()
 	onDue(t, func(t *rapid.T, b bundle, w due) {
 		b.clock.set(day(1))
+		cutOff := day(rapid.IntRange(-1, 2).Draw(t, "cut-off"))
+		recordRun(t, b.Database, thisRun.ID, cutOff)
 		bound := rapid.SampledFrom(append([]string{"", last}, nastyIDs...))
 		in := pageOf(bound.Draw(t, "after"), rapid.OneOf(rapid.Just(last), bound).Draw(t, "up to"), rapid.IntRange(1, 4).Draw(t, "limit"))
 		if in.UpTo < in.After {
@@ -75,7 +99,7 @@ func TestAPageClaimsWhoIsDue(t *testing.T) {
 		claimed, left := walk(t, b.Store, in)
 
 		require.Empty(t, left)
-		want := slices.DeleteFunc(w.uncharged(day(1)), func(id string) bool {
+		want := slices.DeleteFunc(w.uncharged(day(1), cutOff), func(id string) bool {
 			tried := slices.ContainsFunc(w.ledger[id], func(e entry) bool { return e.period == "2026-11" && e.run == thisRun.ID })
 			return id <= in.After || id > in.UpTo || !w.chargeable(id) || tried
 		})
@@ -112,6 +136,7 @@ func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
 		in := pageOf("", last, 10)
 		for attempt, want := range []billing.RequestID{"2026-11-s", "2026-11-s-2", "2026-11-s-3"} {
 			in.RunID = fmt.Sprintf("2026-11/%d", attempt+1)
+			recordRun(t, b.Database, in.RunID, day(0))
 			claimed, _ := walk(t, b.Store, in)
 			require.Len(t, claimed, 1)
 			require.Equal(t, want, claimed[0].RequestID)
@@ -127,7 +152,7 @@ func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
 // A caller may have used a derived id as its own.
 func TestATakenRequestIDIsLeftOver(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		for _, id := range []string{"q", "r", "t"} {
 			b.AddSubscription(t, id, 1, "x")
 		}
@@ -141,7 +166,7 @@ func TestATakenRequestIDIsLeftOver(t *testing.T) {
 
 		require.Equal(t, []string{"q", "t"}, subscriptions(claimed))
 		require.Equal(t, []string{"s"}, left)
-		run, err := b.StartRun(t.Context(), november, "e", billing.RunSettings{}.WithDefaults())
+		run, err := b.StartRun(t.Context(), runOf(november, "e", billing.RunSettings{}.WithDefaults()))
 		require.NoError(t, err)
 		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID, RequireEligible: true}, "o", true)
 		require.NoError(t, err, "a workflow of its own finds another id")
@@ -153,6 +178,7 @@ func TestATakenRequestIDIsLeftOver(t *testing.T) {
 func TestALockedRowIsLeftOver(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.Postgres(t))
+	recordRun(t, b.Database, thisRun.ID, day(0))
 	for _, id := range []string{"r", "t", "u"} {
 		b.AddSubscription(t, id, 1, "x")
 	}
@@ -173,7 +199,7 @@ func TestALockedRowIsLeftOver(t *testing.T) {
 // Those that nobody can ask the shop about, pages full of them, stall no walk.
 func TestTheUnchargeableArePassedOver(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		b.AddClub(t, 2, 0)
 		for n := range 7 {
 			b.AddSubscription(t, fmt.Sprintf("a-%d", n), 1, "")
@@ -193,7 +219,7 @@ func TestTheUnchargeableArePassedOver(t *testing.T) {
 // claimed once, and what a page did not get it knows as left over.
 func TestPagesAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		ids := []string{"s"}
 		for n := range 60 {
 			ids = append(ids, fmt.Sprintf("t-%02d", n))
@@ -228,7 +254,7 @@ func TestPagesAtOnce(t *testing.T) {
 // A cancel either comes before the claim and is honoured, or after it and says so.
 func TestAPageAgainstACancel(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, db bundle) {
+	onRun(t, func(t *testing.T, db bundle) {
 		store := db.Open(t, nil) // a clock that goes
 		for round := range 25 {
 			id := fmt.Sprintf("t-%02d", round)
@@ -260,7 +286,7 @@ var nastyTexts = []string{
 
 func TestSettlePageTakesAnyText(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		for i, text := range nastyTexts {
 			customer := text
 			if i == 2 || i > 6 {
@@ -304,7 +330,7 @@ func TestSettlePageTakesAnyText(t *testing.T) {
 
 func TestSettlePageSettlesHundreds(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		const many = 300
 		for n := range many {
 			b.AddSubscription(t, fmt.Sprintf("t-%03d", n), 1, "x")
@@ -338,7 +364,7 @@ func rows(t *testing.T, b bundle) map[string]string {
 
 func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		outcomes := map[string]billing.ChargeStatus{
 			"charged": billing.Charged, "declined": billing.Declined, "unresolved": billing.Unresolved, "let go": billing.Pending,
 			"taken over": billing.Pending, "settled since": billing.Charged, "declined since": billing.Declined, "pending since": billing.Pending,
@@ -381,7 +407,7 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 
 func TestOwnClaims(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		b.AddSubscription(t, "t", 1, "x")
 		b.AddSubscription(t, "u", 1, "x")
 		page := claimPage(t, b.Store, pageOf("", last, 10))
@@ -401,7 +427,7 @@ func TestOwnClaims(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []billing.RequestID{own[0].RequestID}, held)
 		require.Equal(t, billing.StepJoin, b.claim(t, "x", billing.ChargeOwner).Step, "held again")
-		left, err := b.LeftOver(t.Context(), november, true, time.Time{}, "", 10)
+		left, err := b.LeftOver(t.Context(), leftOver)
 		require.NoError(t, err)
 		require.Equal(t, []string{"u"}, left, "the other is not")
 		require.NoError(t, b.SettlePage(t.Context(), own), "let go")
@@ -419,19 +445,19 @@ func TestOwnClaims(t *testing.T) {
 // need not be waited for.
 func TestARunReleasesWhatPagesOfEarlierRunsHold(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		claimPage(t, b.Store, pageOf("", last, 10))
 		left := func() []string {
-			ids, err := b.LeftOver(t.Context(), november, true, time.Time{}, "", 10)
+			ids, err := b.LeftOver(t.Context(), leftOver)
 			require.NoError(t, err)
 			return ids
 		}
 		require.Empty(t, left(), "the page holds it")
-		december, err := b.StartRun(t.Context(), billing.PeriodAt(day(31), time.UTC), "another month", settings(0))
+		other, err := b.StartRun(t.Context(), runOf(october, "another month", settings(0)))
 		require.NoError(t, err)
-		require.NoError(t, b.FreeClaims(t.Context(), *december))
+		require.NoError(t, b.FreeClaims(t.Context(), *other))
 		require.Empty(t, left(), "the page holds it")
-		next, err := b.StartRun(t.Context(), november, "next", settings(0))
+		next, err := b.StartRun(t.Context(), runOf(november, "next", settings(0)))
 		require.NoError(t, err)
 		require.NoError(t, b.FreeClaims(t.Context(), *next))
 		require.Equal(t, []string{"s"}, left())
@@ -442,7 +468,7 @@ func TestARunReleasesWhatPagesOfEarlierRunsHold(t *testing.T) {
 
 func TestLeftOverIsListedByPages(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		want := map[bool][]string{}
 		held := []string{}
 		add := func(id, period, status string, until any, left ...bool) {
@@ -474,7 +500,9 @@ func TestLeftOverIsListedByPages(t *testing.T) {
 			list := func(by time.Time, limit int) []string {
 				got, after := []string{}, ""
 				for {
-					ids, err := b.LeftOver(t.Context(), november, unresolved, by, after, limit)
+					ids, err := b.LeftOver(t.Context(), billing.LeftOverQuery{
+						RunID: thisRun.ID, Period: november, Unresolved: unresolved, By: by, After: after, Limit: limit,
+					})
 					require.NoError(t, err)
 					require.LessOrEqual(t, len(ids), limit)
 					if len(ids) == 0 {
@@ -500,9 +528,9 @@ func TestLeftOverIsListedByPages(t *testing.T) {
 // Whoever subscribes into a range that is planned already is charged with it.
 func TestWhoComesBetweenPlanAndClaim(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		b.AddSubscription(t, "u", 1, "x")
-		ends, more := plannedPages(t, b.Store, "", 2, 2)
+		ends, more := plannedPages(t, b.Store, day(0), "", 2, 2)
 		require.Equal(t, []string{"u"}, ends)
 		require.False(t, more)
 		for _, id := range []string{"a", "t", "v"} {

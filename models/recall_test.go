@@ -49,7 +49,7 @@ func TestPutBack(t *testing.T) {
 // What is not the database that the run has looked through gives no claim.
 func TestAnotherIncarnation(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		incarnation, err := b.Incarnation(t.Context())
 		require.NoError(t, err)
 		page := pageOf("", last, 10)

@@ -72,10 +72,10 @@ func (s *Store) ReportIDs(ctx context.Context, run billing.Run, class billing.Re
 	return eachID(rows, yield)
 }
 
-// PlanPages cuts those who are eligible and uncharged, after an id, into ranges
-// of the size: it returns the last id of each, up to limit of them, and whether
-// there are more. Size and limit are at least 1.
-func (s *Store) PlanPages(ctx context.Context, period billing.Period, after string, size, limit int) (ends []string, more bool, err error) {
+// PlanPages cuts those who are due in the run and uncharged, after an id, into
+// ranges of the size: it returns the last id of each, up to limit of them, and
+// whether there are more. Size and limit are at least 1.
+func (s *Store) PlanPages(ctx context.Context, run billing.Run, after string, size, limit int) (ends []string, more bool, err error) {
 	if size < 1 || limit < 1 {
 		return nil, false, billing.Invalid("page_size", "must be at least 1, and so must be the number of pages")
 	}
@@ -84,7 +84,7 @@ func (s *Store) PlanPages(ctx context.Context, period billing.Period, after stri
 		return nil, false, err
 	}
 	count, last := 0, ""
-	err = s.Eligible(ctx, billing.EligibleQuery{At: now, Uncharged: period, After: after, Limit: size * limit}, func(id string) error {
+	err = s.Eligible(ctx, billing.EligibleQuery{At: now, CutOff: run.CutOff, Uncharged: run.Period, After: after, Limit: size * limit}, func(id string) error {
 		last = id
 		if count++; count%size == 0 {
 			ends = append(ends, id)

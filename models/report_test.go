@@ -255,8 +255,8 @@ func TestReportIDsStopsAtYieldsError(t *testing.T) {
 }
 
 // plannedPages are the ends of the pages after an id, and whether there are more.
-func plannedPages(t require.TestingT, s *models.Store, after string, size, limit int) ([]string, bool) {
-	ends, more, err := s.PlanPages(context.Background(), november, after, size, limit)
+func plannedPages(t require.TestingT, s *models.Store, cutOff time.Time, after string, size, limit int) ([]string, bool) {
+	ends, more, err := s.PlanPages(context.Background(), billing.Run{Period: november, CutOff: cutOff}, after, size, limit)
 	require.NoError(t, err)
 	return ends, more
 }
@@ -267,11 +267,12 @@ func TestPagesCoverAll(t *testing.T) {
 	onDue(t, func(t *rapid.T, b bundle, w due) {
 		b.clock.set(day(1))
 		size, limit := rapid.IntRange(1, 4).Draw(t, "size"), rapid.IntRange(1, 3).Draw(t, "limit")
-		want := w.uncharged(day(1))
+		cutOff := day(rapid.IntRange(-1, 2).Draw(t, "cut-off"))
+		want := w.uncharged(day(1), cutOff)
 		after, all := "", []string{}
 		for round := 0; ; round++ {
 			require.Less(t, round, 20)
-			ends, more := plannedPages(t, b.Store, after, size, limit)
+			ends, more := plannedPages(t, b.Store, cutOff, after, size, limit)
 			rest := slices.DeleteFunc(slices.Clone(want), func(id string) bool { return id <= after })
 			require.Len(t, ends, min(limit, (len(rest)+size-1)/size))
 			for i, end := range ends {
@@ -296,10 +297,12 @@ func TestPagesCoverAll(t *testing.T) {
 	})
 }
 
-// uncharged are those who are eligible and have nothing that stands for November.
-func (w due) uncharged(at time.Time) []string {
+// uncharged are those who are due in a run with the cut-off and have nothing that
+// stands for November.
+func (w due) uncharged(at, cutOff time.Time) []string {
+	then := w.eligible(cutOff, false)
 	return slices.DeleteFunc(w.eligible(at, false), func(id string) bool {
-		return slices.ContainsFunc(w.ledger[id], func(e entry) bool {
+		return !slices.Contains(then, id) || slices.ContainsFunc(w.ledger[id], func(e entry) bool {
 			return e.period == "2026-11" && e.status != billing.Declined
 		})
 	})
@@ -310,21 +313,21 @@ func (w due) uncharged(at time.Time) []string {
 func TestPlansAtExactMultiples(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
-		ends, more := plannedPages(t, b.Store, "s", 2, 2)
+		ends, more := plannedPages(t, b.Store, day(0), "s", 2, 2)
 		require.Empty(t, ends)
 		require.False(t, more)
 		for _, id := range []string{"t", "u", "v"} {
 			b.AddSubscription(t, id, 1, "x")
 		}
-		ends, more = plannedPages(t, b.Store, "", 2, 2)
+		ends, more = plannedPages(t, b.Store, day(0), "", 2, 2)
 		require.Equal(t, []string{"t", "v"}, ends)
 		if more {
-			ends, more = plannedPages(t, b.Store, "v", 2, 2)
+			ends, more = plannedPages(t, b.Store, day(0), "v", 2, 2)
 			require.Empty(t, ends)
 			require.False(t, more)
 		}
 		b.AddSubscription(t, "w", 1, "x")
-		ends, more = plannedPages(t, b.Store, "", 2, 2)
+		ends, more = plannedPages(t, b.Store, day(0), "", 2, 2)
 		require.Equal(t, []string{"t", "v"}, ends)
 		require.True(t, more)
 	})

@@ -44,20 +44,22 @@ func (r runRow) run() (*billing.Run, error) {
 	}, nil
 }
 
-// StartRun records a new run of the period, with its cut-off now and how many
-// are due, or returns the one that the execution has recorded before. A run of
-// the period that has not ended was lost by Temporal: it becomes abandoned.
-// It returns the refusals of [billing.Installation].
-func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID string, settings billing.RunSettings) (*billing.Run, error) {
+// StartRun records a new run, with its cut-off and how many are due, or returns
+// the one that the execution has recorded before. A run of the period that has
+// not ended was lost by Temporal: it becomes abandoned.
+//
+// It returns the refusals of [billing.RunStart.CutOff], at the database's time, and of
+// [billing.Installation].
+func (s *Store) StartRun(ctx context.Context, start billing.RunStart) (*billing.Run, error) {
 	var started *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if err := s.mayCharge(tx, ""); err != nil {
 			return err
 		}
-		if err := s.lockRunsOf(tx, period); err != nil {
+		if err := s.lockRunsOf(tx, start.Period); err != nil {
 			return err
 		}
-		known, err := readRun(tx.Where("execution_id = ?", executionID))
+		known, err := readRun(tx.Where("execution_id = ?", start.ExecutionID))
 		if billing.CodeOf(err) != billing.CodeRunNotFound {
 			started = known
 			return err
@@ -66,23 +68,23 @@ func (s *Store) StartRun(ctx context.Context, period billing.Period, executionID
 		if err != nil {
 			return err
 		}
-		err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", period.String()).
+		cutOff, err := start.CutOff(now)
+		if err != nil {
+			return err
+		}
+		err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", start.Period.String()).
 			Updates(map[string]any{"state": string(billing.RunAbandoned), "ended_at": timestamp{now}}).Error
 		if err != nil {
 			return err
 		}
-		row := runRow{
-			Period: period.String(), ExecutionID: executionID, State: string(billing.RunRunning), CutOff: timestamp{now},
-			OrdersPerSecond: settings.OrdersPerSecond, PageSize: settings.PageSize,
-			Concurrency: settings.Concurrency, WorkflowPerCharge: settings.WorkflowPerCharge,
-		}
+		row := newRunRow(start, cutOff)
 		if err := tx.Raw("SELECT COALESCE(max(number), 0) + 1 FROM billing_run WHERE period = ?", row.Period).Scan(&row.Number).Error; err != nil {
 			return err
 		}
-		if row.Due, err = s.countDue(tx, period, now); err != nil {
+		if row.Due, err = s.countDue(tx, start.Period, cutOff, now); err != nil {
 			return err
 		}
-		row.ID = fmt.Sprintf("%s/%d", period, row.Number)
+		row.ID = fmt.Sprintf("%s/%d", start.Period, row.Number)
 		if err := tx.Create(&row).Error; err != nil {
 			return err
 		}
@@ -101,10 +103,29 @@ func (s *Store) lockRunsOf(tx *gorm.DB, period billing.Period) error {
 	return tx.Exec("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", "drayman run "+period.String()).Error
 }
 
-func (s *Store) countDue(tx *gorm.DB, period billing.Period, at time.Time) (int, error) {
+func newRunRow(start billing.RunStart, cutOff time.Time) runRow {
+	return runRow{
+		Period: start.Period.String(), ExecutionID: start.ExecutionID, State: string(billing.RunRunning), CutOff: timestamp{cutOff},
+		OrdersPerSecond: start.Settings.OrdersPerSecond, PageSize: start.Settings.PageSize,
+		Concurrency: start.Settings.Concurrency, WorkflowPerCharge: start.Settings.WorkflowPerCharge,
+	}
+}
+
+// CountDue counts who would be due now in a run of the period with the cut-off,
+// and is not charged for it.
+func (s *Store) CountDue(ctx context.Context, period billing.Period, cutOff time.Time) (int, error) {
+	tx := s.read.WithContext(ctx)
+	now, err := s.now(tx)
+	if err != nil {
+		return 0, err
+	}
+	return s.countDue(tx, period, cutOff, now)
+}
+
+func (s *Store) countDue(tx *gorm.DB, period billing.Period, cutOff, now time.Time) (int, error) {
 	var due int
-	err := tx.Raw(s.sql(`SELECT count(*) FROM subscription s WHERE `+isEligible+` AND `+hasNoOpenCharge),
-		sql.Named("at", timestamp{at}), sql.Named("period", period.String())).Scan(&due).Error
+	err := tx.Raw(s.sql(`SELECT count(*) FROM subscription s WHERE `+isDue+` AND `+hasNoOpenCharge),
+		sql.Named("at", timestamp{now}), sql.Named("cutoff", timestamp{cutOff}), sql.Named("period", period.String())).Scan(&due).Error
 	return due, err
 }
 
@@ -270,10 +291,14 @@ func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts,
 	var rows []struct {
 		Status string
 		N      int
+		First  timestamp
 	}
-	err := s.read.WithContext(ctx).Raw("SELECT status, count(*) AS n FROM charge WHERE run_id = ? GROUP BY status", runID).Scan(&rows).Error
+	err := s.read.WithContext(ctx).Raw("SELECT status, count(*) AS n, min(created_at) AS first FROM charge WHERE run_id = ? GROUP BY status", runID).Scan(&rows).Error
 	var counts billing.RunCounts
 	for _, r := range rows {
+		if counts.First.IsZero() || r.First.Before(counts.First) {
+			counts.First = r.First.Time
+		}
 		switch billing.ChargeStatus(r.Status) {
 		case billing.Charged:
 			counts.Charged = r.N
@@ -297,31 +322,43 @@ func (s *Store) OpenCharges(ctx context.Context, runID string) (int, error) {
 	return n, err
 }
 
-// LeftOver returns, by id after the given one, subscriptions whose charge of the
-// period was made by the given time and is pending, or unresolved, if those are
-// wanted. Without a time, those are left out that an owner holds.
-func (s *Store) LeftOver(ctx context.Context, period billing.Period, unresolved bool, by time.Time, after string, limit int) ([]string, error) {
+// cameLater says of subscription s that it has statuses, and had none yet at
+// @cutoff: it belongs to a later run. Who has cancelled since, or is deleted, did
+// not come later.
+var cameLater = `(` + atCutOff(subscriptionStatusAt) + ` IS NULL
+	AND EXISTS (SELECT 1 FROM subscription_status_history h WHERE h.subscription_id = s.id))`
+
+// LeftOver returns, by id, the subscriptions whose charges the query asks for. It
+// leaves out those who came after the run's cut-off, unless the charge is the
+// run's own: such a charge was claimed when it was due, or put back. It returns
+// run_not_found where the run's row is gone.
+func (s *Store) LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string, error) {
 	tx := s.read.WithContext(ctx)
 	now, err := s.now(tx)
 	if err != nil {
 		return nil, err
 	}
-	which := s.time("created_at") + " <= @by"
-	if by.IsZero() {
-		which = "(claimed_until IS NULL OR " + s.time("claimed_until") + " < @now OR status <> 'pending')"
+	run, err := readRun(tx.Where("id = ?", q.RunID))
+	if err != nil {
+		return nil, err
+	}
+	which := s.time("l.created_at") + " <= @by"
+	if q.By.IsZero() {
+		which = "(l.claimed_until IS NULL OR " + s.time("l.claimed_until") + " < @now OR l.status <> 'pending')"
 	}
 	if s.dialect == SQLite {
-		which += " AND drayman_text(subscription_id) IS NOT NULL" // the next call goes on after the last id
+		which += " AND drayman_text(l.subscription_id) IS NOT NULL" // the next call goes on after the last id
 	}
 	statuses := []string{string(billing.Pending)}
-	if unresolved {
+	if q.Unresolved {
 		statuses = append(statuses, string(billing.Unresolved))
 	}
 	var ids []string
-	err = tx.Raw(s.sql(`SELECT subscription_id FROM charge
-		WHERE period = @period AND status IN @statuses AND `+which+`
-			AND subscription_id > @after ORDER BY subscription_id COLLATE "C" LIMIT @limit`),
-		sql.Named("period", period.String()), sql.Named("statuses", statuses), sql.Named("now", timestamp{now}), sql.Named("by", timestamp{by}),
-		sql.Named("after", after), sql.Named("limit", limit)).Scan(&ids).Error
+	err = tx.Raw(s.sql(`SELECT l.subscription_id FROM charge l LEFT JOIN subscription s ON s.id = l.subscription_id
+		WHERE l.period = @period AND l.status IN @statuses AND `+which+`
+			AND (l.run_id = @run OR NOT `+cameLater+`)
+			AND l.subscription_id > @after ORDER BY l.subscription_id COLLATE "C" LIMIT @limit`),
+		sql.Named("period", q.Period.String()), sql.Named("statuses", statuses), sql.Named("now", timestamp{now}), sql.Named("by", timestamp{q.By}),
+		sql.Named("run", q.RunID), sql.Named("cutoff", timestamp{run.CutOff}), sql.Named("after", q.After), sql.Named("limit", q.Limit)).Scan(&ids).Error
 	return ids, err
 }

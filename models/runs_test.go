@@ -24,8 +24,13 @@ func settings(pace float64) billing.RunSettings {
 	return billing.RunSettings{OrdersPerSecond: pace}.WithDefaults()
 }
 
+// runOf starts a run of the period, also of one that is over.
+func runOf(period billing.Period, execution string, s billing.RunSettings) billing.RunStart {
+	return billing.RunStart{Period: period, ExecutionID: execution, Settings: s, ConfirmPast: true, Zone: time.UTC}
+}
+
 func startRun(t require.TestingT, s *models.Store, execution string, pace float64) *billing.Run {
-	run, err := s.StartRun(context.Background(), november, execution, settings(pace))
+	run, err := s.StartRun(context.Background(), runOf(november, execution, settings(pace)))
 	require.NoError(t, err)
 	return run
 }
@@ -46,7 +51,7 @@ func TestStartRun(t *testing.T) {
 		b.AddSubscription(t, "from tomorrow on", 1, "x", modelstest.Since(billing.Active, day(1)))
 		wanted := billing.RunSettings{OrdersPerSecond: 2.5, PageSize: 3, Concurrency: 4, WorkflowPerCharge: true}
 
-		run, err := b.StartRun(t.Context(), november, "execution", wanted)
+		run, err := b.StartRun(t.Context(), runOf(november, "execution", wanted))
 
 		require.NoError(t, err)
 		want := billing.Run{
@@ -55,7 +60,7 @@ func TestStartRun(t *testing.T) {
 		}
 		require.Equal(t, want, *run)
 		b.clock.set(day(1))
-		again, err := b.StartRun(t.Context(), november, "execution", settings(0))
+		again, err := b.StartRun(t.Context(), runOf(november, "execution", settings(0)))
 		require.NoError(t, err)
 		require.Equal(t, want, *again, "an activity that runs again")
 		stands, err := b.Run(t.Context(), november)
@@ -70,9 +75,9 @@ func TestRunsAreNumberedAndSucceedOneAnother(t *testing.T) {
 		_, err := b.Run(t.Context(), november)
 		require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err))
 		first := startRun(t, b.Store, "a", 0)
-		other, err := b.StartRun(t.Context(), billing.PeriodAt(day(31), time.UTC), "b", settings(0))
+		other, err := b.StartRun(t.Context(), runOf(october, "b", settings(0)))
 		require.NoError(t, err)
-		require.Equal(t, "2026-12/1", other.ID)
+		require.Equal(t, "2026-10/1", other.ID)
 		_, err = b.SetRunState(t.Context(), first.ID, billing.RunPaused, "a person")
 		require.NoError(t, err)
 		b.clock.set(day(1))
@@ -94,8 +99,8 @@ func TestRunsAreNumberedAndSucceedOneAnother(t *testing.T) {
 			}
 			said = append(said, r.ID+" "+string(r.State)+ended)
 		}
-		require.Equal(t, []string{"2026-12/1 running", "2026-11/11 running", "2026-11/10 abandoned 2026-11-03"}, said[:3])
-		require.Equal(t, []string{"2026-11/2 finished 2026-11-02", "2026-11/1 abandoned 2026-11-02"}, said[len(said)-2:])
+		require.Equal(t, []string{"2026-11/11 running", "2026-11/10 abandoned 2026-11-03"}, said[:2])
+		require.Equal(t, []string{"2026-11/2 finished 2026-11-02", "2026-11/1 abandoned 2026-11-02", "2026-10/1 running"}, said[len(said)-3:])
 		newest, err := b.Run(t.Context(), november)
 		require.NoError(t, err)
 		require.Equal(t, 11, newest.Number, "by number, not by text")
@@ -111,7 +116,7 @@ func TestRunsStartedAtOnce(t *testing.T) {
 		for round := range 10 {
 			failures := make([]error, 8)
 			together(len(failures), func(i int) {
-				_, failures[i] = b.StartRun(context.Background(), november, fmt.Sprintf("%d-%d", round, i/2), settings(0))
+				_, failures[i] = b.StartRun(context.Background(), runOf(november, fmt.Sprintf("%d-%d", round, i/2), settings(0)))
 			})
 			for _, err := range failures {
 				require.NoError(t, err)
@@ -229,7 +234,7 @@ func TestSlotsKeepThePace(t *testing.T) {
 				pace := rapid.OneOf(
 					rapid.SampledFrom([]float64{0.01, 0.3, 1, 3, 7, 999, 70_000, 99_999, 100_000}), rapid.Float64Range(0.01, 100_000),
 				).Draw(t, "pace")
-				run, err := b.StartRun(context.Background(), []billing.Period{november, billing.PeriodAt(day(31), time.UTC)}[i], fmt.Sprint(runs), settings(pace))
+				run, err := b.StartRun(context.Background(), runOf([]billing.Period{november, october}[i], fmt.Sprint(runs), settings(pace)))
 				require.NoError(t, err)
 				paces, ids, given = append(paces, pace), append(ids, run.ID), append(given, nil)
 			}
@@ -387,6 +392,7 @@ func TestRunCounts(t *testing.T) {
 		}
 		counts, err := b.RunCounts(t.Context(), thisRun.ID)
 		require.NoError(t, err)
+		want.First = day(0)
 		require.Equal(t, want, counts)
 		require.Equal(t, 10, counts.Tried())
 		counts, err = b.RunCounts(t.Context(), "2026-11/3")

@@ -17,7 +17,10 @@ import (
 // day is a moment n days after the first of November 2026.
 func day(n int) time.Time { return time.Date(2026, 11, 1+n, 12, 0, 0, 0, time.UTC) }
 
-var november = billing.PeriodAt(day(0), time.UTC)
+var (
+	november = billing.PeriodAt(day(0), time.UTC)
+	october  = billing.PeriodAt(day(-2), time.UTC)
+)
 
 // clock is a clock that a test sets.
 type clock struct {

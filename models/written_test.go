@@ -142,7 +142,7 @@ func (b bundle) requireEligible(t *testing.T, want bool, now time.Time, what ...
 	facts, err := b.ChargeFacts(ctx, request("r"))
 	require.NoError(t, err, what)
 	require.Equal(t, e.Reason, billing.WhyNotEligible(facts.Standing), "the claim: %v", what)
-	run, err := b.StartRun(ctx, november, fmt.Sprint(what, now), billing.RunSettings{PageSize: 500, Concurrency: 1})
+	run, err := b.StartRun(ctx, runOf(november, fmt.Sprint(what, now), billing.RunSettings{PageSize: 500, Concurrency: 1}))
 	require.NoError(t, err, what)
 	require.Equal(t, want, run.Due == 1, "the count: %v", what)
 	report, err := b.Report(ctx, *run)
@@ -286,10 +286,10 @@ func TestWrittenValue_NobodyIsChargedByIt(t *testing.T) {
 // chargePage claims all that are due, and returns whose charges were claimed.
 func (b bundle) chargePage(t *testing.T, due int) []string {
 	t.Helper()
-	run, err := b.StartRun(t.Context(), november, "x", billing.RunSettings{PageSize: 1, Concurrency: 1})
+	run, err := b.StartRun(t.Context(), runOf(november, "x", billing.RunSettings{PageSize: 1, Concurrency: 1}))
 	require.NoError(t, err)
 	require.Equal(t, due, run.Due)
-	ends, more, err := b.PlanPages(t.Context(), november, "", 100, 2)
+	ends, more, err := b.PlanPages(t.Context(), *run, "", 100, 2)
 	require.NoError(t, err)
 	require.False(t, more)
 	require.Len(t, ends, 1)
@@ -342,8 +342,9 @@ func TestWrittenValue_IDsOfRowsAreOrderedByBytes(t *testing.T) {
 func TestWrittenTime_InTheLedger(t *testing.T) {
 	t.Parallel()
 	onSQLite(t, func(t *testing.T, b bundle) {
+		run := startRun(t, b.Store, "x", 0)
 		leftOver := func(by time.Time) []string {
-			ids, err := b.LeftOver(t.Context(), november, true, by, "", 9)
+			ids, err := b.LeftOver(t.Context(), billing.LeftOverQuery{RunID: run.ID, Period: november, Unresolved: true, By: by, Limit: 9})
 			require.NoError(t, err)
 			return ids
 		}

@@ -66,7 +66,7 @@ func setup(t *testing.T, policy activities.Policy) *bench {
 	b.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: workflows.Names("").ChargeWorkflowID("s", november(t)), TaskQueue: workflows.Names("").TaskQueue()})
 	b.env.SetTestTimeout(time.Minute)
 	b.env.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
-	b.env.RegisterActivity(activities.New(b.store, shopClient, policy, nil, slog.New(slog.DiscardHandler)))
+	b.env.RegisterActivity(activities.New(b.store, shopClient, policy, time.UTC, nil, slog.New(slog.DiscardHandler)))
 	return b
 }
 

@@ -4,7 +4,7 @@
 // replays of committed histories hold it to that.
 //
 //	ChargeSubscription   one order for one subscription and period
-//	BillingRun           a month: everyone who is eligible and not charged yet
+//	BillingRun           a month: everyone who is due and not charged yet
 //	ScheduledRun         starts the BillingRun of the month of its nominal time
 //
 // names.go has the names, ids and policies that the API, the workers and the

@@ -90,7 +90,9 @@ func TestChargesAreRecalled(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, want, ledger())
 			}, time.Minute, 100*time.Millisecond)
-			pending, err := backup.Open(t, nil).LeftOver(t.Context(), november(t), false, out.By, "", len(cases))
+			pending, err := backup.Open(t, nil).LeftOver(t.Context(), billing.LeftOverQuery{
+				RunID: november(t).String() + "/1", Period: november(t), By: out.By, Limit: len(cases),
+			})
 			require.NoError(t, err)
 			require.Equal(t, backup.Lines(t, "SELECT subscription_id FROM charge WHERE status = 'pending' ORDER BY 1"), append([]string{}, pending...))
 			out, err = recall()
@@ -161,9 +163,11 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy, log io.Writer) func() (activities.RecallChargesOutput, error) {
 	t.Helper()
 	store := db.Open(t, nil)
-	run, err := store.StartRun(t.Context(), november(t), "e", billing.RunSettings{}.WithDefaults())
+	run, err := store.StartRun(t.Context(), billing.RunStart{
+		Period: november(t), ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
+	})
 	require.NoError(t, err)
-	acts := activities.New(store, nil, policy, nil, slog.New(slog.NewTextHandler(log, nil)))
+	acts := activities.New(store, nil, policy, time.UTC, nil, slog.New(slog.NewTextHandler(log, nil)))
 	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(discard())

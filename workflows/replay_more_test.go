@@ -74,7 +74,7 @@ func TestRecordScheduledRuns(t *testing.T) {
 	for name, prepare := range map[string]func(*testing.T, client.Client){
 		"started": func(*testing.T, client.Client) {},
 		"already-running": func(t *testing.T, c client.Client) {
-			in := workflows.RunInput{Period: month, Settings: billing.RunSettings{OrdersPerSecond: 0.01}, Installation: modelstest.Installation}
+			in := workflows.RunInput{Period: month, Settings: billing.RunSettings{OrdersPerSecond: 0.01}, ConfirmPast: true, Installation: modelstest.Installation}
 			_, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
 			require.NoError(t, err)
 			handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{

@@ -132,7 +132,7 @@ func runOnServer(t *testing.T, db modelstest.Database, settings billing.RunSetti
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	server.SetFaults(faults...)
 	c := startWorker(t, db, server, activities.Policy{Idempotent: true, RetryFor: time.Minute, ShopTimeout: 5 * time.Second})
-	in := workflows.RunInput{Period: november(t), Settings: settings, Installation: modelstest.Installation}
+	in := workflows.RunInput{Period: november(t), Settings: settings, ConfirmPast: true, Installation: modelstest.Installation}
 	run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
 	require.NoError(t, err)
 	if operate != nil {
@@ -178,7 +178,7 @@ func startWorkerIn(t *testing.T, db modelstest.Database, server *shoptest.Server
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	acts := activities.New(db.Open(t, inNovember), shopClient, policy, worker.Starter(c, ""), log)
+	acts := activities.New(db.Open(t, inNovember), shopClient, policy, time.UTC, worker.Starter(c, ""), log)
 	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
 	go func() { ended <- worker.New(c, "", acts, 20*time.Second).Run(ctx, c, namespace, log) }()
 	t.Cleanup(func() {

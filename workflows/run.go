@@ -72,9 +72,14 @@ const (
 type RunInput struct {
 	Period   billing.Period      `json:"period"`
 	Settings billing.RunSettings `json:"settings"`
-	State    *runState           `json:"state,omitempty"`
 	// Installation is the id of the one that asks; another one's worker refuses.
 	Installation string `json:"installation"`
+	// ConfirmPast must be true for a month that is over, unless a schedule starts
+	// the run: then Nominal is its time, which is the cut-off, in its Timezone.
+	ConfirmPast bool      `json:"confirm_past,omitempty"`
+	Nominal     time.Time `json:"nominal,omitzero"`
+	Timezone    string    `json:"timezone,omitempty"`
+	State       *runState `json:"state,omitempty"`
 }
 
 // pageRange is a page that is still to be charged.
@@ -114,7 +119,7 @@ func (n Names) RunOptions(in RunInput) client.StartWorkflowOptions {
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		StaticSummary:                            "Billing run of " + in.Period.Title(),
-		StaticDetails: "Charges everyone who is eligible and not charged yet, page by page.\n\n" +
+		StaticDetails: "Charges everyone who was eligible at the cut-off, still is, and is not charged yet, page by page.\n\n" +
 			"Updates: `pause`, `resume`, `cancel`, `pace`. Exceptions have a `ChargeSubscription` workflow each.",
 		TypedSearchAttributes: temporal.NewSearchAttributes(BillingPeriodKey.ValueSet(in.Period.String())),
 	}
@@ -159,8 +164,8 @@ func failureType(err error) string {
 	return failure.Type()
 }
 
-// BillingRun charges everyone who is eligible in the period and not charged yet,
-// and completes with the progress that it ended with. It is one run for an
+// BillingRun charges everyone who is due in the period and not charged yet, and
+// completes with the progress that it ended with. It is one run for an
 // operator, however often it continues as new. The input is a [RunInput].
 func BillingRun(ctx workflow.Context, raw converter.RawValue) (*billing.Progress, error) {
 	in, err := readRun(ctx, raw)
@@ -225,6 +230,7 @@ func (r *billingRun) begin(ctx workflow.Context) error {
 	in := activities.StartRunInput{
 		Period: r.in.Period, ExecutionID: workflow.GetInfo(ctx).FirstRunID, Settings: r.in.Settings.WithDefaults(),
 		Installation: r.in.Installation,
+		ConfirmPast:  r.in.ConfirmPast, Nominal: r.in.Nominal, Timezone: r.in.Timezone,
 	}
 	return workflow.ExecuteActivity(planOptions(ctx, "record the run and count who is due"), acts.StartRun, in).Get(ctx, &r.state.Run)
 }
@@ -342,8 +348,8 @@ func (r *billingRun) plan(ctx workflow.Context) error {
 	}
 	var planned activities.PlanRunOutput
 	err := workflow.ExecuteActivity(planOptions(ctx, "cut pages after "+r.state.PlannedTo), acts.PlanRun, activities.PlanRunInput{
-		Period: r.in.Period, After: r.state.PlannedTo, PageSize: r.state.Run.Settings.PageSize, Pages: plannedPages,
 		Installation: r.in.Installation,
+		Run:          r.state.Run, After: r.state.PlannedTo, PageSize: r.state.Run.Settings.PageSize, Pages: plannedPages,
 	}).Get(ctx, &planned)
 	if err != nil {
 		return err

@@ -45,8 +45,10 @@ type ScheduledRunOutput struct {
 }
 
 // ScheduledRun starts the BillingRun of the month in which its nominal time lies,
-// and leaves it to itself. A month that was billed before is started again, and
-// charges only what is missing. The input is a [ScheduledRunInput].
+// and leaves it to itself. That time is the run's cut-off, however late it starts.
+// A month that was billed before is started again, and charges only what is
+// missing.
+// The input is a [ScheduledRunInput].
 func ScheduledRun(ctx workflow.Context, raw converter.RawValue) (*ScheduledRunOutput, error) {
 	var in ScheduledRunInput
 	if err := decode(raw, &in, scheduledForm, "timezone"); err != nil {
@@ -66,7 +68,9 @@ func ScheduledRun(ctx workflow.Context, raw converter.RawValue) (*ScheduledRunOu
 	}
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Starts `%s`.", in.Names.RunWorkflowID(period)))
 	out := &ScheduledRunOutput{Period: period}
-	start := RunInput{Period: period, Settings: in.Settings.WithDefaults(), Installation: in.Installation}
+	start := RunInput{
+		Period: period, Settings: in.Settings.WithDefaults(), Nominal: nominal, Timezone: in.Timezone, Installation: in.Installation,
+	}
 	run := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, in.Names.scheduledChildOptions(start)), BillingRunName, start)
 	// An abandoned child that is not awaited may never start.
 	err = run.GetChildWorkflowExecution().Get(ctx, nil)

@@ -68,6 +68,10 @@ func TestScheduledRunBillsTheMonthOfItsNominalTime(t *testing.T) {
 		require.Equal(t, workflows.ScheduledRunOutput{Period: period(t, c.month)}, out)
 		require.Equal(t, "billing-run/"+c.month, id)
 		require.Equal(t, period(t, c.month), started.Period)
+		require.Equal(t, c.timezone, started.Timezone)
+		nominal, err := time.Parse(time.RFC3339, c.nominal)
+		require.NoError(t, err)
+		require.True(t, nominal.Equal(started.Nominal), "the cut-off: %s", started.Nominal)
 		require.Equal(t, billing.RunSettings{OrdersPerSecond: 5}.WithDefaults(), started.Settings)
 	}
 }

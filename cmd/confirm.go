@@ -1,0 +1,39 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// confirm shows what is about to be done, in a line, and asks a person whether to
+// do it, unless yes is given. Without a terminal there is nobody to ask: then it
+// returns an error, as it does when the answer is no.
+func (e *environment) confirm(ctx context.Context, yes bool, what, question string) error {
+	switch {
+	case yes:
+		fmt.Fprintln(e.stderr, what)
+		return nil
+	case !term.IsTerminal(int(e.stdin.Fd())):
+		return fmt.Errorf("%s Nothing was started: there is no terminal to ask on; give --yes", what)
+	}
+	fmt.Fprintf(e.stderr, "%s\n%s [y/N] ", what, question)
+	answer := make(chan string, 1)
+	go func() { // outlives an interruption: nothing but the end of the process ends the read then
+		line, _ := bufio.NewReader(e.stdin).ReadString('\n') // an end of input is no yes
+		answer <- line
+	}()
+	select {
+	case <-ctx.Done():
+		return errors.New("interrupted; nothing was started")
+	case line := <-answer:
+		if a := strings.ToLower(strings.TrimSpace(line)); a == "y" || a == "yes" {
+			return nil
+		}
+		return errors.New("nothing was started")
+	}
+}
