@@ -256,7 +256,7 @@ func TestCorrect_TwoOfOneMonth(t *testing.T) {
 // page nor by a workflow, but the next one's, under a request id of its own.
 func TestCorrect_TheNextRunOrdersAnew(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		in := pageOf("", last, 10)
 		charges, _ := walk(t, b.Store, in)
 		charges[0].Status = billing.Charged
@@ -272,7 +272,8 @@ func TestCorrect_TheNextRunOrdersAnew(t *testing.T) {
 		require.Equal(t, billing.StepAnswer, claim.Step)
 		require.Equal(t, billing.Declined, claim.Charge.Status)
 
-		in.RunID = "2026-11/next"
+		in.RunID = "2026-11/9"
+		recordRun(t, b.Database, in.RunID, day(0))
 		next, _ := walk(t, b.Store, in)
 		require.Len(t, next, 1)
 		require.Equal(t, billing.RequestID("2026-11-s-2"), next[0].RequestID)
@@ -289,22 +290,20 @@ func TestCorrect_TheNextRunOrdersAnew(t *testing.T) {
 // The corrected charge was a caller's. The run has not tried this subscription.
 func TestCorrect_ARunOrdersAnewAfterACaller(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		b.charged(t, "r-1")
 		b.correct(t, billing.Declined, "r-1")
 		claimed, _ := walk(t, b.Store, pageOf("", last, 10))
 		require.Len(t, claimed, 1)
 		require.Equal(t, billing.RequestID("2026-11-s"), claimed[0].RequestID)
 	})
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		b.charged(t, "2026-11-s") // as a run would have called it
 		b.correct(t, billing.Declined, "2026-11-s")
 		claimed, left := walk(t, b.Store, pageOf("", last, 10))
 		require.Empty(t, claimed)
 		require.Equal(t, []string{"s"}, left, "for a workflow")
-		run, err := b.StartRun(t.Context(), runOf(november, "e", settings(0)))
-		require.NoError(t, err)
-		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID}, "o", true)
+		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: thisRun.ID}, "o", true)
 		require.NoError(t, err)
 		require.Equal(t, billing.RequestID("2026-11-s-2"), claim.Charge.RequestID)
 	})

@@ -23,14 +23,10 @@ func (b bundle) claims(store *models.Store) map[string]func(context.Context) err
 			return err
 		},
 		"a page": func(ctx context.Context) error {
-			_, err := store.ClaimPage(ctx, emptyPage("x", "z"))
+			_, err := store.ClaimPage(ctx, pageOf("", "z", 10))
 			return err
 		},
 	}
-}
-
-func emptyPage(run, upTo string) billing.PageClaim {
-	return billing.PageClaim{RunID: run, Owner: "o", Period: november, UpTo: upTo, Limit: 10, IdempotentShop: true}
 }
 
 // openAs opens the database as a process of the installation does.
@@ -44,7 +40,7 @@ func (b bundle) openAs(t *testing.T, installation string) *models.Store {
 
 func TestInstallation_NobodyIsClaimedElsewhere(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
+	onRun(t, func(t *testing.T, b bundle) {
 		for name, store := range map[string]*models.Store{"another name": b.openAs(t, "staging"), "no row": b.Store, "another seat": b.Store} {
 			switch name {
 			case "no row":
@@ -59,7 +55,7 @@ func TestInstallation_NobodyIsClaimedElsewhere(t *testing.T) {
 			}
 		}
 		require.Empty(t, b.Lines(t, "SELECT request_id FROM charge"))
-		require.Empty(t, b.Lines(t, "SELECT id FROM billing_run"))
+		require.Equal(t, []string{thisRun.ID}, b.Lines(t, "SELECT id FROM billing_run"))
 		_, err := b.Subscription(t.Context(), "s")
 		require.NoError(t, err, "reads are served")
 	})
@@ -67,8 +63,8 @@ func TestInstallation_NobodyIsClaimedElsewhere(t *testing.T) {
 
 func TestInstallation_AnothersClaimIsRefused(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, b bundle) {
-		req, page := request("r"), emptyPage("x", "z")
+	onRun(t, func(t *testing.T, b bundle) {
+		req, page := request("r"), pageOf("", "z", 10)
 		req.Installation, page.Installation = "another", "another"
 		_, err := b.ClaimCharge(t.Context(), req, "o", true)
 		require.Equal(t, billing.CodeOtherInstallation, billing.CodeOf(err))
