@@ -259,13 +259,10 @@ const replacedReason = "the database was restarted, or another stands in its pla
 	"see that the ledger has every order of the shop's, then resume"
 
 // recall has the ledger know what Temporal remembers of the month, before pages ask
-// it who is uncharged; what is open there is to be taken up. It knows nothing of the
-// database where the run is over before it is done, or began with an earlier version.
+// it who is uncharged; what is open there is to be taken up. It returns a zero output
+// if the run ends before the activity does.
 func (r *billingRun) recall(ctx workflow.Context) (out activities.RecallChargesOutput, err error) {
 	r.state.LeftOver = true
-	if workflow.GetVersion(ctx, "recall", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return out, nil
-	}
 	ctx, stop := workflow.WithCancel(pageOptions(ctx, "put back what a restored database has forgotten"))
 	defer stop()
 	recalled := workflow.ExecuteActivity(ctx, acts.RecallCharges, activities.RecallChargesInput{Run: r.state.Run, Installation: r.in.Installation})
@@ -539,9 +536,6 @@ func (r *billingRun) control(ctx workflow.Context, in activities.ControlRunInput
 // nobody is just changing it: the database was restored to when it was paused. Of
 // a run that has ended there, it hears so.
 func (r *billingRun) agree(ctx workflow.Context) error {
-	if workflow.GetVersion(ctx, "control", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return nil
-	}
 	if err := r.controlling.Lock(ctx); err != nil {
 		return err
 	}
@@ -575,9 +569,6 @@ func (r *billingRun) controlLocked(ctx workflow.Context, in activities.ControlRu
 // history knows only when the workflow task is done. If the worker died in between,
 // the row would say "running", and the workflow would stay paused for ever.
 func (r *billingRun) executeControl(ctx workflow.Context, in activities.ControlRunInput, summary string) workflow.Future {
-	if workflow.GetVersion(ctx, "control", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary)), acts.ControlRun, in)
-	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout:    ledgerTimeout,
 		ScheduleToCloseTimeout: ledgerPatience,
