@@ -140,8 +140,10 @@ func TestDecide_RunNeedsTheCutOffToo(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, billing.StepPlace, step)
 	for _, then := range []billing.Standing{
-		{}, {Subscription: billing.Paused, Club: billing.ClubActive, HasClub: true},
-		{Subscription: billing.Active, Club: billing.ClubInactive, HasClub: true}, {Subscription: billing.Active, HasClub: true},
+		{},
+		{Subscription: billing.Paused, Club: billing.ClubActive, HasClub: true},
+		{Subscription: billing.Active, Club: billing.ClubInactive, HasClub: true},
+		{Subscription: billing.Active, HasClub: true},
 	} {
 		f.AtCutOff = &then
 		for _, required := range []bool{true, false} {

@@ -386,24 +386,8 @@ func value(text *string) string {
 // checkReports: each month's report accounts for exactly those whom our own count
 // finds eligible at its cut-off, and is closed.
 func (b *books) checkReports(f *findings) {
-	charged, tried := b.charged(), map[string]bool{}
-	for _, r := range b.ledger {
-		tried[r.Subscription+" "+r.Period] = true
-	}
 	for month, r := range b.reports {
-		eligible, paid, gone := 0, 0, 0
-		for _, s := range b.subs {
-			if !s.eligibleAt(r.Run.CutOff) {
-				continue
-			}
-			eligible++
-			switch key := s.ID + " " + month; {
-			case charged[key]:
-				paid++
-			case !tried[key] && !s.eligibleAt(b.read): // they have left before their turn
-				gone++
-			}
-		}
+		eligible, paid, gone := b.account(month, r.Run.CutOff)
 		sum := 0
 		for _, n := range r.Totals {
 			sum += n
@@ -421,6 +405,28 @@ func (b *books) checkReports(f *findings) {
 			f.add("the report of %s has %d skipped, and %d have left", month, r.Totals["skipped"], gone)
 		}
 	}
+}
+
+// account counts those who were eligible at the cut-off; of them those who have paid
+// for the month, and those who had left before their turn came.
+func (b *books) account(month string, cutOff time.Time) (eligible, paid, gone int) {
+	charged, tried := b.charged(), map[string]bool{}
+	for _, r := range b.ledger {
+		tried[r.Subscription+" "+r.Period] = true
+	}
+	for _, s := range b.subs {
+		if !s.eligibleAt(cutOff) {
+			continue
+		}
+		eligible++
+		switch key := s.ID + " " + month; {
+		case charged[key]:
+			paid++
+		case !tried[key] && !s.eligibleAt(b.read):
+			gone++
+		}
+	}
+	return eligible, paid, gone
 }
 
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }

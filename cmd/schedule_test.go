@@ -221,6 +221,31 @@ func (p *planner) executions(t *testing.T) []string {
 	return ids
 }
 
+// requireAsked says that a backfill of July to September names the cut-offs, and
+// starts nothing where nobody can be asked.
+func (p *planner) requireAsked(t *testing.T, cutOffs string) {
+	t.Helper()
+	code, out, errs := run(t, p.env, "schedule", "backfill", "2026-07", "2026-09")
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Contains(t, errs, cutOffs)
+	require.Contains(t, errs, "give --yes")
+	require.Equal(t, 1, strings.Count(errs, "\n"), errs)
+}
+
+// membersAbout makes a database of people who joined, or left, about the cut-off
+// of August.
+func membersAbout(t *testing.T, cutOff time.Time) modelstest.Database {
+	t.Helper()
+	db := modelstest.SQLite(t)
+	db.AddClub(t, 1, 1)
+	db.AddSubscription(t, "of-august", 1, "a", modelstest.Since(billing.Active, cutOff))
+	db.AddSubscription(t, "of-september", 1, "b", modelstest.Since(billing.Active, cutOff.Add(time.Microsecond)))
+	db.AddSubscription(t, "of-today", 1, "c", modelstest.Since(billing.Active, time.Now().Add(-time.Second)))
+	db.AddSubscription(t, "of-july-only", 1, "d", modelstest.Since(billing.Active, modelstest.Long), modelstest.Since(billing.Cancelled, cutOff))
+	return db
+}
+
 // In Tokyo the month begins when the one before it still lasts in UTC.
 func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 	t.Parallel()
@@ -237,21 +262,10 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "nothing was started")
 
-	code, out, errs := run(t, p.env, "schedule", "backfill", "2026-07", "2026-09")
-	require.Equal(t, 1, code, "nobody is there to ask")
-	require.Empty(t, out)
-	require.Contains(t, errs, "2026-07 at 2026-07-01T00:00:00+09:00, 2026-08 at 2026-08-01T00:00:00+09:00, 2026-09 at ")
-	require.Contains(t, errs, "give --yes")
-	require.Equal(t, 1, strings.Count(errs, "\n"), errs)
+	p.requireAsked(t, "2026-07 at 2026-07-01T00:00:00+09:00, 2026-08 at 2026-08-01T00:00:00+09:00, 2026-09 at ")
 	require.Contains(t, p.schedule(t, "backfill", "2026-07", "2026-09", "--yes"),
 		"2026-08 is being started, with the cut-off 2026-08-01T00:00:00+09:00, for those who were due then and still are: drayman run watch 2026-08\n")
-	db := modelstest.SQLite(t)
-	db.AddClub(t, 1, 1)
-	nominal := time.Date(2026, 7, 31, 15, 0, 0, 0, time.UTC)
-	db.AddSubscription(t, "of-august", 1, "a", modelstest.Since(billing.Active, nominal))
-	db.AddSubscription(t, "of-september", 1, "b", modelstest.Since(billing.Active, nominal.Add(time.Microsecond)))
-	db.AddSubscription(t, "of-today", 1, "c", modelstest.Since(billing.Active, time.Now().Add(-time.Second)))
-	db.AddSubscription(t, "of-july-only", 1, "d", modelstest.Since(billing.Active, modelstest.Long), modelstest.Since(billing.Cancelled, nominal))
+	db := membersAbout(t, time.Date(2026, 7, 31, 15, 0, 0, 0, time.UTC))
 	p.work(t, db) // in UTC: the schedule's zone tells the month
 
 	want := []string{
