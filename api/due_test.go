@@ -189,6 +189,7 @@ func TestRun_StartedByHandIsRefusedAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var input workflows.RunInput
 			require.NoError(t, json.Unmarshal([]byte(c.input), &input))
+			input.Installation = modelstest.Installation
 			run, err := s.temporal.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(input), workflows.BillingRunName, input)
 			require.NoError(t, err)
 			err = run.Get(t.Context(), nil)
