@@ -109,9 +109,11 @@ func (c *chargeCorrectCommand) Run(ctx context.Context, env *environment) error 
 			return err
 		}
 	}
-	question := fmt.Sprintf("Correct %d charges to %s?", len(ids), c.Outcome)
-	if len(ids) > 1 && !c.Yes && !confirmed(os.Stdin, env.stderr, question) {
-		return errors.New("nothing was corrected; --yes corrects without asking")
+	if len(ids) > 1 {
+		what := fmt.Sprintf("%d charges become %s; the shop is not asked.", len(ids), c.Outcome)
+		if err := env.confirm(ctx, c.Yes, what, "Correct them?", "corrected"); err != nil {
+			return err
+		}
 	}
 	api := newRunAPI(c.APIURL)
 	done := 0
@@ -150,13 +152,6 @@ func lines(r io.Reader) (entries []string, err error) {
 		return nil, errors.New("standard input has no request id")
 	}
 	return entries, nil
-}
-
-// confirmed asks a question that only y or yes affirms.
-func confirmed(in io.Reader, out io.Writer, question string) bool {
-	fmt.Fprintf(out, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(in).ReadString('\n') // nothing is no
-	return slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer)))
 }
 
 func showCharge(w io.Writer, c billing.Charge) {

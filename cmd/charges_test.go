@@ -83,26 +83,20 @@ func correctWith(t *testing.T, stdin string, args ...string) (code int, stdout, 
 	return c.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-func TestChargeCorrect_AsksBeforeItCorrectsMany(t *testing.T) {
+// How a person is asked on a terminal, the tests of run start show.
+func TestChargeCorrect_ManyAreConfirmed(t *testing.T) {
 	t.Parallel()
 	both := ok([]billing.Charge{chargeRecord("r-1", billing.Declined), chargeRecord("r-2", billing.Declined)})
-	for answer, yes := range map[string]bool{"y\n": true, " YES \n": true, "n\n": false, "\n": false, "": false, "yesterday\n": false} {
-		api := startAPI(t, both)
-		code, out, errs := correctWith(t, answer, "r-1", "r-2", "--api-url", api.url)
-		require.Contains(t, errs, "Correct 2 charges to declined? [y/N] ")
-		if !yes {
-			require.Equal(t, 1, code)
-			require.Contains(t, errs, "nothing was corrected")
-			require.Empty(t, api.called())
-			continue
-		}
-		require.Zero(t, code, errs)
-		require.Equal(t, "r-1: declined, subscription a/b, 2026-11\nr-2: declined, subscription a/b, 2026-11\n", out)
-	}
 	api := startAPI(t, both)
-	code, _, errs := correctWith(t, "", "r-1", "r-2", "--yes", "--api-url", api.url)
+	code, _, errs := correctWith(t, "y\n", "r-1", "r-2", "--api-url", api.url)
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "2 charges become declined; the shop is not asked. Nothing was corrected: there is no terminal to ask on; give --yes")
+	require.Empty(t, api.called())
+
+	api = startAPI(t, both)
+	code, out, errs := correctWith(t, "", "r-1", "r-2", "--yes", "--api-url", api.url)
 	require.Zero(t, code, errs)
-	require.Empty(t, errs)
+	require.Equal(t, "r-1: declined, subscription a/b, 2026-11\nr-2: declined, subscription a/b, 2026-11\n", out)
 }
 
 func TestChargeCorrect_AListFromStandardInput(t *testing.T) {

@@ -12,14 +12,15 @@ import (
 
 // confirm shows what is about to be done, in a line, and asks a person whether to
 // do it, unless yes is given. Without a terminal there is nobody to ask: then it
-// returns an error, as it does when the answer is no.
-func (e *environment) confirm(ctx context.Context, yes bool, what, question string) error {
+// returns an error, as it does when the answer is no; done is what was then not done,
+// such as "started".
+func (e *environment) confirm(ctx context.Context, yes bool, what, question, done string) error {
 	switch {
 	case yes:
 		fmt.Fprintln(e.stderr, what)
 		return nil
 	case !term.IsTerminal(int(e.stdin.Fd())):
-		return fmt.Errorf("%s Nothing was started: there is no terminal to ask on; give --yes", what)
+		return fmt.Errorf("%s Nothing was %s: there is no terminal to ask on; give --yes", what, done)
 	}
 	fmt.Fprintf(e.stderr, "%s\n%s [y/N] ", what, question)
 	answer := make(chan string, 1)
@@ -29,11 +30,11 @@ func (e *environment) confirm(ctx context.Context, yes bool, what, question stri
 	}()
 	select {
 	case <-ctx.Done():
-		return errors.New("interrupted; nothing was started")
+		return errors.New("interrupted; nothing was " + done)
 	case line := <-answer:
 		if a := strings.ToLower(strings.TrimSpace(line)); a == "y" || a == "yes" {
 			return nil
 		}
-		return errors.New("nothing was started")
+		return errors.New("nothing was " + done)
 	}
 }

@@ -190,7 +190,7 @@ func (c *runStartCommand) start(ctx context.Context, env *environment, api *runA
 	}
 	what := fmt.Sprintf("%s is over. A run of it would charge %d: who was eligible at the cut-off, %s, still is, and is not charged for it.",
 		c.Period, *answer.Due, answer.CutOff.UTC().Format(time.RFC3339Nano))
-	if err := env.confirm(ctx, c.Yes, what, "Charge them?"); err != nil {
+	if err := env.confirm(ctx, c.Yes, what, "Charge them?", "started"); err != nil {
 		return p, err
 	}
 	body.ConfirmPast = true

@@ -365,7 +365,7 @@ func (c *scheduleBackfillCommand) Run(ctx context.Context, env *environment) err
 	}
 	if over := monthsOver(parsed, periods, now); over != "" {
 		what := "Of months that are over, each run charges who was eligible at its cut-off, still is, and is not charged for it: " + over + "."
-		if err := env.confirm(ctx, c.Yes, what, "Start them?"); err != nil {
+		if err := env.confirm(ctx, c.Yes, what, "Start them?", "started"); err != nil {
 			return err
 		}
 	}

@@ -256,15 +256,7 @@ func readCharges(tx *gorm.DB, ids []billing.RequestID) ([]billing.Charge, error)
 		position[string(id)] = i
 	}
 	slices.SortFunc(rows, func(a, b chargeRow) int { return position[a.RequestID] - position[b.RequestID] })
-	charges := make([]billing.Charge, 0, len(rows))
-	for _, r := range rows {
-		c, err := r.charge()
-		if err != nil {
-			return nil, err
-		}
-		charges = append(charges, *c)
-	}
-	return charges, nil
+	return chargesOf(rows)
 }
 
 func requestIDs(charges []billing.Charge) []billing.RequestID {

@@ -388,15 +388,7 @@ func (s *Store) Charges(ctx context.Context, subscriptionID string) ([]billing.C
 	if err != nil {
 		return nil, fmt.Errorf("reading the charges: %w", err)
 	}
-	charges := make([]billing.Charge, 0, len(rows))
-	for _, r := range rows {
-		c, err := r.charge()
-		if err != nil {
-			return nil, err
-		}
-		charges = append(charges, *c)
-	}
-	return charges, nil
+	return chargesOf(rows)
 }
 
 // Charge reads the subscription's charge of the period: the one that is not

@@ -277,15 +277,10 @@ func among(charges []billing.Charge, requestIDs []string) []billing.Charge {
 func (s *Store) OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error) {
 	var rows []chargeRow
 	err := s.read.WithContext(ctx).Where("run_id = ? AND status = 'pending' AND owner = ?", runID, owner).Order("request_id").Find(&rows).Error
-	charges := make([]billing.Charge, 0, len(rows))
-	for _, r := range rows {
-		c, chargeErr := r.charge()
-		if chargeErr != nil {
-			return nil, chargeErr
-		}
-		charges = append(charges, *c)
+	if err != nil {
+		return nil, err
 	}
-	return charges, err
+	return chargesOf(rows)
 }
 
 // HoldClaims holds those of the owner's claims again that it still has, and returns

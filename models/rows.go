@@ -111,6 +111,18 @@ func (r chargeRow) charge() (*billing.Charge, error) {
 	return c, nil
 }
 
+func chargesOf(rows []chargeRow) ([]billing.Charge, error) {
+	charges := make([]billing.Charge, 0, len(rows))
+	for _, r := range rows {
+		c, err := r.charge()
+		if err != nil {
+			return nil, err
+		}
+		charges = append(charges, *c)
+	}
+	return charges, nil
+}
+
 func newChargeRow(c *billing.Charge) chargeRow {
 	r := chargeRow{
 		RequestID: string(c.RequestID), SubscriptionID: c.SubscriptionID, Period: c.Period.String(),
