@@ -38,7 +38,8 @@ type ClaimChargeOutput struct {
 // ClaimCharge claims the charge in the ledger, see models.Store.ClaimCharge.
 //
 // A charge of another installation fails for good, and loudly: until the claim nothing
-// is lost by it, and to wait for another worker would hide that two share a queue.
+// is lost by it, and to wait for another worker would hide that two share a queue. One
+// whose database is not adopted waits until a person has said what that is.
 func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
 	if in.Installation == "" {
 		return nil, asFailure(billing.Invalid("installation", "must be the id of the installation that asks, see GET /installation"))
@@ -48,7 +49,7 @@ func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*Cla
 		Installation: in.Installation, Remembered: in.Remembered,
 	}, billing.ChargeOwner, a.policy.Idempotent)
 	if err != nil {
-		return nil, asFailure(err)
+		return nil, asFailure(a.notAdopted(ctx, err))
 	}
 	return &ClaimChargeOutput{Step: claim.Step, Charge: claim.Charge, Policy: a.policy}, nil
 }
@@ -75,7 +76,6 @@ const (
 	FailureShopRefused = "shop_refused_us" // the shop refused our credentials or address, no customer
 	FailureDeclined    = "declined"        // the shop declined this customer's order
 	FailureInDoubt     = "in_doubt"        // nobody knows whether the shop has the order
-	FailureNotClaimed  = "not_claimed"     // another works on the charge: nothing was asked of the shop
 )
 
 // refusedRetry is the wait after the shop has refused our set-up: a person must
@@ -214,7 +214,8 @@ func (a *Activities) claimed(ctx context.Context, in billing.Charge) (billing.Ch
 	case row.Status != billing.Pending:
 		return *row, nil
 	case row.Owner != billing.ChargeOwner && !row.ClaimedUntil.IsZero():
-		return refuse(billing.Errorf(FailureNotClaimed, "the charge is held by %q, so nothing was asked of the shop", row.Owner))
+		// Its page settles it, or lets it go: then it is here for the next try.
+		return in, notPlaced(in, fmt.Sprintf("the charge is held by %q, so nothing was asked of the shop", row.Owner), 0, false)
 	}
 	if _, err := billing.ParseRequestID(string(row.RequestID)); errors.As(err, &known) {
 		return refuse(known) // written by hand

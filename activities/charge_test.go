@@ -122,7 +122,7 @@ func TestPlaceOrder_WithoutAClaimAsksNothing(t *testing.T) {
 
 		db.Exec(t, "UPDATE charge SET owner = 'billing-run/2026-11/1 page 1', claimed_until = $1", time.Date(2026, 11, 15, 0, 5, 0, 0, time.UTC))
 		_, err = b.place(claimed)
-		requireFinal(t, err, activities.FailureNotClaimed)
+		requireRetried(t, err, activities.FailureShopNotNow, "is held by")
 		db.Exec(t, "UPDATE charge SET request_id = '../../admin', owner = 'charge', claimed_until = NULL")
 		claimed.RequestID = "../../admin"
 		_, err = b.place(claimed)

@@ -39,6 +39,15 @@ func (a *Activities) installation(ctx context.Context, asked string) (billing.In
 	return found, a.notHere(ctx, found.Requires(asked))
 }
 
+// notAdopted is [Activities.notHere] where the database may be ours all the same: it was
+// restored, and nobody has said so yet.
+func (a *Activities) notAdopted(ctx context.Context, err error) error {
+	if billing.CodeOf(err) != billing.CodeNotAdopted {
+		return err
+	}
+	return a.notHere(ctx, err)
+}
+
 // notHere makes a refusal of [billing.Installation] one that is tried again.
 func (a *Activities) notHere(ctx context.Context, err error) error {
 	code := billing.CodeOf(err)

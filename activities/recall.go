@@ -124,13 +124,11 @@ func (a *Activities) recallAll(ctx context.Context, in RecallChargesInput) (reca
 	return recalled, nil
 }
 
-// forgotten lists executions of which the ledger does not know, the earliest
-// first: those that have charged, where it shows no such charge; others, where
-// nothing stands for the subscription. Of several that have charged the latest counts:
-// a person has corrected the charges before it.
+// forgotten lists executions of which the ledger does not know: those that have
+// charged, where it shows no such charge, the latest first; others, where nothing
+// stands for the subscription, the earliest first.
 func (a *Activities) forgotten(ctx context.Context, period billing.Period, completed bool) ([]Execution, error) {
 	var found []Execution
-	counted := map[string]bool{}
 	for token := []byte(nil); ; {
 		page, next, err := a.memory.Executions(ctx, period, completed, token)
 		if err != nil {
@@ -147,25 +145,25 @@ func (a *Activities) forgotten(ctx context.Context, period billing.Period, compl
 			return nil, err
 		}
 		for _, e := range page {
-			if completed && counted[e.SubscriptionID] {
-				continue
-			}
-			counted[e.SubscriptionID] = true
 			switch status := standing[e.SubscriptionID]; {
 			case status == "", completed && status != billing.Charged:
 				found = append(found, e)
 			}
 		}
 		if token = next; len(token) == 0 {
-			slices.Reverse(found)
+			if !completed {
+				slices.Reverse(found)
+			}
 			return found, nil
 		}
 	}
 }
 
 // recall reads histories, a few at once, and writes what they know in their
-// order. It returns how many charges are in the ledger again.
+// order. Of several that have charged a subscription, the first counts: a person has
+// corrected the charges before it. It returns how many charges are in the ledger again.
 func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotten []Execution) (recalled int, err error) {
+	charged := map[string]bool{}
 	for len(forgotten) > 0 {
 		batch := forgotten[:min(len(forgotten), recallReads)]
 		forgotten = forgotten[len(batch):]
@@ -181,9 +179,10 @@ func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotte
 			return recalled, fmt.Errorf("reading a charge that Temporal remembers: %w", err)
 		}
 		for _, c := range charges {
-			if c == nil {
+			if c == nil || c.Status == billing.Charged && charged[c.SubscriptionID] {
 				continue
 			}
+			charged[c.SubscriptionID] = charged[c.SubscriptionID] || c.Status == billing.Charged
 			written, err := within(ctx, func(ctx context.Context) (bool, error) { return a.putBack(ctx, in.Run, *c) })
 			if err != nil {
 				return recalled, err

@@ -51,7 +51,7 @@ func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.R
 		Period: in.Period, ExecutionID: in.ExecutionID, Settings: in.Settings,
 		ConfirmPast: in.ConfirmPast, Nominal: in.Nominal, Zone: zone,
 	})
-	return run, asFailure(err)
+	return run, asFailure(a.notAdopted(ctx, err))
 }
 
 // zoneOf returns the zone in which the month of the run is meant: the schedule's,

@@ -162,6 +162,9 @@ func (a *api) awaitEnded(ctx context.Context, period billing.Period) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if a.isAnothers(ctx, period) {
+		return false
+	}
 	// One that has just begun answers when it is on record.
 	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: a.names.RunWorkflowID(period), UpdateName: workflows.CheckUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
@@ -171,6 +174,17 @@ func (a *api) awaitEnded(ctx context.Context, period billing.Period) bool {
 	}
 	_ = a.temporal.GetWorkflow(ctx, a.names.RunWorkflowID(period), "").Get(ctx, nil) // however it ended
 	return ctx.Err() == nil
+}
+
+// isAnothers reports that the month's workflow belongs to another installation, which
+// shares the Temporal namespace.
+func (a *api) isAnothers(ctx context.Context, period billing.Period) bool {
+	asked, err := workflows.InstallationOf(ctx, a.temporal, a.names.RunWorkflowID(period))
+	if err != nil || asked == "" {
+		return false // there is none, or it does not answer: what follows says so
+	}
+	ours, err := a.store.Installation(ctx)
+	return err == nil && asked != ours.ID
 }
 
 // mayBeActive reports that the period's newest run has not ended by its record,
@@ -289,6 +303,9 @@ const updateTimeout = 15 * time.Second
 func (a *api) updateRun(ctx context.Context, period billing.Period, update string, args ...any) (*progressOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
 	defer cancel()
+	if a.isAnothers(ctx, period) {
+		return nil, a.notActive(ctx, period)
+	}
 	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: a.names.RunWorkflowID(period), UpdateName: update, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})

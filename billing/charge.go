@@ -159,7 +159,7 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 		return SubscriptionNotFound(req.SubscriptionID)
 	}
 	var reason Reason
-	if req.RequireEligible {
+	if req.RequireEligible || req.RunID != "" { // a run charges nobody who is not
 		reason = WhyNotEligible(facts.Standing)
 	}
 	switch {

@@ -72,8 +72,9 @@ func (s *Store) MakeInstallation(ctx context.Context) error {
 }
 
 // Adopt makes the database at home where it stands, under the name that the Store was
-// opened with, and keeps who said so and why. It returns the installation afterwards,
-// and whether anything was to be changed.
+// opened with, and keeps who said so and why. A copy gets a new id also where it seems
+// to be at home: a clone of a disk does. It returns the installation afterwards, and
+// whether anything was to be changed.
 func (s *Store) Adopt(ctx context.Context, a billing.Adoption) (adopted billing.Installation, changed bool, err error) {
 	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
 		now, err := s.now(tx)
@@ -87,7 +88,7 @@ func (s *Store) Adopt(ctx context.Context, a billing.Adoption) (adopted billing.
 		if err != nil {
 			return err
 		}
-		if adopted = found; found.ID == "" || found.MayCharge() == nil {
+		if adopted = found; found.ID == "" || found.MayCharge() == nil && !a.Copy {
 			return nil
 		}
 		adopted.Name, adopted.Seat, changed = found.Configured, found.Here, true

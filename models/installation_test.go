@@ -103,6 +103,11 @@ func TestInstallation_Adopt(t *testing.T) {
 		_, changed, err := b.Adopt(t.Context(), billing.Adoption{Note: "again", By: "Ana"})
 		require.NoError(t, err)
 		require.False(t, changed, "it is at home already")
+		clone, changed, err := b.Adopt(t.Context(), billing.Adoption{Copy: true, By: "Ana"})
+		require.NoError(t, err)
+		require.True(t, changed, "a clone of a disk seems to be at home")
+		require.NotEqual(t, modelstest.Installation, clone.ID)
+		b.Exec(t, "UPDATE installation SET id = $1", modelstest.Installation)
 
 		staging := b.openAs(t, "staging")
 		same, changed, err := staging.Adopt(t.Context(), billing.Adoption{Note: "renamed", By: "Ana"})
@@ -117,6 +122,7 @@ func TestInstallation_Adopt(t *testing.T) {
 		require.NotEqual(t, modelstest.Installation, copied.ID)
 		require.Equal(t, billing.CodeNotAdopted, billing.CodeOf(b.claims(staging)["a request"](t.Context())))
 		require.Equal(t, []string{
+			"Ana|installation.adopt|installation/" + clone.ID + "|",
 			"Ana|installation.adopt|installation/" + modelstest.Installation + "|renamed",
 			"-|installation.adopt|installation/" + copied.ID + "|",
 		}, b.Lines(t, "SELECT COALESCE(actor, '-') || '|' || action || '|' || subject || '|' || reason FROM audit ORDER BY id"))

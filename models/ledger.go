@@ -213,12 +213,15 @@ func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 }
 
 // mayBegin refuses a new charge that no run of the month asks for, unless it is of
-// the current month.
+// the current month. A run that was cancelled, or has a successor, begins none.
 func mayBegin(tx *gorm.DB, by claimant) error {
 	if by.req.RunID == "" {
 		return billing.CheckClaimable(by.req.Period, by.now)
 	}
-	_, err := readRun(tx.Where("id = ? AND period = ?", by.req.RunID, by.req.Period.String()))
+	run, err := readRun(tx.Where("id = ? AND period = ?", by.req.RunID, by.req.Period.String()))
+	if err == nil && (run.State == billing.RunCancelled || run.State == billing.RunAbandoned) {
+		return billing.Errorf(billing.CodeRunNotActive, "the run %s is %s and begins no more charges", run.ID, run.State)
+	}
 	return err
 }
 
@@ -294,8 +297,7 @@ func (s *Store) WithdrawSending(ctx context.Context, id billing.RequestID) error
 // that corrects what is settled here. A
 // row that is missing, deleted by hand or lost with an older database, is
 // written anew: an order that exists must have its row. If meanwhile another
-// charge has taken its place, the error has the code ledger_conflict; if the request
-// id is that of another subscription or period, request_id_reused.
+// charge has taken its place, or its request id, the error has the code ledger_conflict.
 func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error) {
 	var settled *billing.Charge
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -323,7 +325,8 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 		}
 		settled, err = readCharge(tx.Where("request_id = ?", string(c.RequestID)))
 		if err == nil && (settled.SubscriptionID != c.SubscriptionID || settled.Period != c.Period) {
-			return billing.Errorf(billing.CodeRequestIDReused, "request id %q is that of another subscription or period", c.RequestID)
+			return billing.Errorf(billing.CodeLedgerConflict,
+				"request id %q was %s at the shop, but the ledger has it for another subscription or period", c.RequestID, c.Status)
 		}
 		if err == nil && c.Status == billing.Charged && settled.Status == billing.Declined && !correctedSince(settled, row.ShopOrder) {
 			return billing.Errorf(billing.CodeLedgerConflict,

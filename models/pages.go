@@ -326,7 +326,8 @@ func (s *Store) SettlePage(ctx context.Context, charges []billing.Charge) error 
 				sent_at = CASE b.status WHEN 'pending' THEN NULL ELSE charge.sent_at END,
 				settled_at = CASE b.status WHEN 'pending' THEN NULL ELSE `+s.asTimestamp("@now")+` END
 			FROM `+from+`
-			WHERE charge.request_id = b.request_id AND charge.status IN ('pending', 'unresolved')
+			WHERE charge.request_id = b.request_id AND charge.subscription_id = b.subscription_id AND charge.period = b.period
+				AND charge.status IN ('pending', 'unresolved')
 				AND (b.status <> 'pending' OR charge.status = 'pending' AND charge.owner = b.owner AND charge.sent_at IS NOT DISTINCT FROM b.sent_at)
 			RETURNING charge.request_id`, argument, sql.Named("now", timestamp{now})).Scan(&settled).Error
 	})

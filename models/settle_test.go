@@ -239,7 +239,7 @@ func TestSettleCharge_AnotherChargesRequestID(t *testing.T) {
 		for _, c := range []billing.Charge{other, later} {
 			c.Status = billing.Charged
 			_, err := b.SettleCharge(t.Context(), c)
-			require.Equal(t, billing.CodeRequestIDReused, billing.CodeOf(err))
+			require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err))
 		}
 		require.Equal(t, []string{"s pending"}, b.Lines(t, "SELECT subscription_id || ' ' || status FROM charge"))
 	})

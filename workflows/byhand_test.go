@@ -50,7 +50,7 @@ type badInput struct{ workflow, id, input, code, part string }
 func badInputs() []badInput {
 	run := func(more string) string { return `{"period":"2026-11"` + more + `}` }
 	charge := func(more string) string {
-		return `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-11"` + more + `}`
+		return `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"2026-11"` + more + `}`
 	}
 	state := `,"state":{"run":{"id":"2026-11/1","period":"2026-11","state":"running","settings":{"page_size":0}},"planned_to":"","pages":1,"bad":-5}`
 	return []badInput{
@@ -83,8 +83,8 @@ func badInputs() []badInput {
 		{"BillingRun", "billing-run/2026-11", run(`,"state":{}`), "validation_failed", "state must not be given"},
 		{"BillingRun", "billing-run/2026-11", run(state), "validation_failed", "state must not be given"},
 		{"ChargeSubscription", "charge/s/2026-11", ``, "validation_failed", "input must be given"},
-		{"ChargeSubscription", "charge/s/", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"","request_id":"r"}`, "validation_failed", "period must be a month"},
-		{"ChargeSubscription", "charge/s/", `{"installation":"the-installation-of-tests","subscription_id":"s","request_id":"r"}`, "validation_failed", "period must be given"},
+		{"ChargeSubscription", "charge/s/", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"","request_id":"r"}`, "validation_failed", "period must be a month"},
+		{"ChargeSubscription", "charge/s/", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","request_id":"r"}`, "validation_failed", "period must be given"},
 		{"ChargeSubscription", "charge/s/2026-11", charge(``), "validation_failed", "request_id must have"},
 		{"ChargeSubscription", "charge/s/2026-11", charge(`,"request_id":"../../admin"`), "validation_failed", "request_id must have"},
 		{"ChargeSubscription", "charge/s/2026-11", charge(`,"request_id":".."`), "validation_failed", "request_id must have"},
@@ -94,16 +94,17 @@ func badInputs() []badInput {
 		{"ChargeSubscription", "charge/s/2026-11", charge(`,"request_id":"r","require_eligble":true`), "validation_failed", `no field "require_eligble"`},
 		{"ChargeSubscription", "charge/s/2026-11", charge(`,"run_id":"2026-10/1"`), "validation_failed", "run_id must be that of a run of 2026-11"},
 		{"ChargeSubscription", "charge/s/2026-11", charge(`,"run_id":"2026-11/1"`), "run_not_found", "no such billing run"},
-		{"ChargeSubscription", "charge/s/2026-11", `{"subscription_id":"s","period":"2026-11","request_id":"r"}`, "validation_failed", "installation must be"},
+		{"ChargeSubscription", "charge/s/2026-11", `{"require_eligible":true,"subscription_id":"s","period":"2026-11","request_id":"r"}`, "validation_failed", "installation must be"},
+		{"ChargeSubscription", "charge/s/2026-11", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-11","request_id":"r"}`, "validation_failed", "require_eligible must be given"},
 		{"BillingRun", "billing-run/2026-11", run(``), "other_installation", "names no installation"},
 		{"ChargeSubscription", "by-hand", charge(`,"request_id":"r"`), "validation_failed", `workflow id must be "charge/s/2026-11"`},
-		{"ChargeSubscription", "charge//2026-11", `{"installation":"the-installation-of-tests","subscription_id":"","period":"2026-11","request_id":"r"}`, "validation_failed", "subscription_id must have"},
-		{"ChargeSubscription", "charge/s%00/2026-11", `{"installation":"the-installation-of-tests","subscription_id":"s\u0000","period":"2026-11","request_id":"r"}`, "validation_failed", "subscription_id must not contain"},
-		{"ChargeSubscription", "charge/s%00/2026-11", `{"installation":"the-installation-of-tests","subscription_id":"s\u0000","period":"2026-11","run_id":"2026-11/1"}`, "database_refused", "invalid byte sequence"},
-		{"ChargeSubscription", "charge/s/2099-01", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2099-01","request_id":"r"}`, "period_in_future", "2099-01 has not begun"},
-		{"ChargeSubscription", "charge/s/2026-12", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-12","request_id":"r"}`, "period_in_future", "2026-12 has not begun"},
-		{"ChargeSubscription", "charge/s/2026-10", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-10","request_id":"r"}`, "validation_failed", "period must be the current month"},
-		{"ChargeSubscription", "charge/s/0001-01", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"0001-01","request_id":"r"}`, "validation_failed", "period must be the current month"},
+		{"ChargeSubscription", "charge//2026-11", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"","period":"2026-11","request_id":"r"}`, "validation_failed", "subscription_id must have"},
+		{"ChargeSubscription", "charge/s%00/2026-11", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s\u0000","period":"2026-11","request_id":"r"}`, "validation_failed", "subscription_id must not contain"},
+		{"ChargeSubscription", "charge/s%00/2026-11", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s\u0000","period":"2026-11","run_id":"2026-11/1"}`, "database_refused", "invalid byte sequence"},
+		{"ChargeSubscription", "charge/s/2099-01", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"2099-01","request_id":"r"}`, "period_in_future", "2099-01 has not begun"},
+		{"ChargeSubscription", "charge/s/2026-12", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"2026-12","request_id":"r"}`, "period_in_future", "2026-12 has not begun"},
+		{"ChargeSubscription", "charge/s/2026-10", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"2026-10","request_id":"r"}`, "validation_failed", "period must be the current month"},
+		{"ChargeSubscription", "charge/s/0001-01", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"0001-01","request_id":"r"}`, "validation_failed", "period must be the current month"},
 		{"ScheduledRun", "scheduled-run", `{"timezone":"UTC","settings":{"order_per_second":5}}`, "validation_failed", `no field settings."order_per_second"`},
 		{"ScheduledRun", "scheduled-run", ``, "validation_failed", "input must be given"},
 	}
@@ -139,7 +140,7 @@ func TestStartedByHand_ActivitiesAreRefused(t *testing.T) {
 		{"PlaceOrder", `{"charge":7}`},
 		{"PlaceOrder", ``},
 		{"SettleCharge", charge},
-		{"ClaimCharge", `{"installation":"the-installation-of-tests","subscription_id":"s","period":"2026-11","request_id":"r"}`},
+		{"ClaimCharge", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"2026-11","request_id":"r"}`},
 		{"StartRun", `{"period":"2099-02","execution_id":"e","settings":{"page_size":1,"concurrency":1}}`},
 		{"ChargePage", `{"run":{"id":"2026-11/1","period":"2026-11"},"number":1,"up_to":"z","concurrency":1}`},
 		{"StartCharges", `{"run_id":"2026-11/1","period":"2026-11","ids":["s"]}`},

@@ -20,10 +20,8 @@ const (
 	ledgerTimeout  = 5 * time.Second
 	ledgerPatience = 30 * 24 * time.Hour
 	// ledgerTries are those in a row before the workflow tells that it waits for the
-	// database; then it waits for ledgerPause, doubled each time up to ledgerPauseMax.
-	ledgerTries    = 4
-	ledgerPause    = time.Second
-	ledgerPauseMax = 30 * time.Second
+	// database.
+	ledgerTries = 4
 	// heldPause is the wait for a charge that a page of a billing run has claimed.
 	heldPause = time.Second
 )
@@ -97,32 +95,37 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 	}
 }
 
-// callLedger carries out a step in the database, as a local activity. Where a few
-// tries in a row fail, it tells so in the Temporal UI and goes on trying for
-// ledgerPatience, unless the error is final.
+// callLedger carries out a step in the database, as a local activity. If a few tries in
+// a row fail, it tells so in the Temporal UI and goes on as an activity, for
+// ledgerPatience, unless the error is final: its tries add nothing to the history, and
+// any worker can make them, also one on the right database.
 func callLedger(ctx workflow.Context, summary string, step, in, out any) error {
-	local := workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary))
-	until := workflow.Now(ctx).Add(ledgerPatience)
-	for wait := ledgerPause; ; wait = min(2*wait, ledgerPauseMax) {
-		err := workflow.ExecuteLocalActivity(local, step, in).Get(local, out)
-		var failure *temporal.ApplicationError
-		said := errors.As(err, &failure)
-		switch {
-		case err == nil && wait > ledgerPause:
-			workflow.SetCurrentDetails(ctx, "")
-			return nil
-		case err == nil, temporal.IsCanceledError(err), said && failure.NonRetryable(), !workflow.Now(ctx).Before(until):
-			return err
-		}
-		detail := err.Error()
-		if said {
-			detail = failure.Message()
-		}
-		workflow.SetCurrentDetails(ctx, fmt.Sprintf("A step in the database fails (%s): %s\n\nIt is tried again until %s.",
-			summary, detail, until.UTC().Format(time.RFC3339)))
-		if err := workflow.Sleep(ctx, wait); err != nil {
-			return err
-		}
+	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary)), step, in).Get(ctx, out)
+	var failure *temporal.ApplicationError
+	said := errors.As(err, &failure)
+	if err == nil || temporal.IsCanceledError(err) || said && failure.NonRetryable() {
+		return err
+	}
+	detail := err.Error()
+	if said {
+		detail = failure.Message()
+	}
+	workflow.SetCurrentDetails(ctx, fmt.Sprintf("A step in the database fails (%s): %s\n\nIt is tried again until %s.",
+		summary, detail, workflow.Now(ctx).Add(ledgerPatience).UTC().Format(time.RFC3339)))
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, ledgerActivity(summary)), step, in).Get(ctx, out)
+	if err == nil {
+		workflow.SetCurrentDetails(ctx, "")
+	}
+	return err
+}
+
+// ledgerActivity are the options of a step in the database that is an activity.
+func ledgerActivity(summary string) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		StartToCloseTimeout:    ledgerTimeout,
+		ScheduleToCloseTimeout: ledgerPatience,
+		RetryPolicy:            ledgerRetries(),
+		Summary:                summary,
 	}
 }
 

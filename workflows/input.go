@@ -14,9 +14,9 @@ import (
 
 // The JSON that workflows and updates take, as people are shown it.
 const (
-	chargeForm    = `{"installation": "…", "subscription_id": "…", "period": "2026-11", "request_id": "…"}`
+	chargeForm    = `{"installation": "…", "subscription_id": "…", "period": "2026-11", "request_id": "…", "require_eligible": true}`
 	runForm       = `{"installation": "…", "period": "2026-11", "settings": {"orders_per_second": 20}}`
-	scheduledForm = `{"timezone": "UTC", "settings": {"orders_per_second": 20}}`
+	scheduledForm = `{"installation": "…", "timezone": "UTC", "settings": {"orders_per_second": 20}}`
 	pauseForm     = `{"reason": "…"}, or no data`
 	paceForm      = `{"orders_per_second": 20}; 0 is no cap`
 	nothingForm   = "no data"
@@ -67,7 +67,7 @@ func refusal(err error) error {
 
 // readCharge reads the input of ChargeSubscription.
 func readCharge(ctx workflow.Context, raw converter.RawValue) (in ChargeInput, err error) {
-	if err := decode(raw, &in, chargeForm, "subscription_id", "period"); err != nil {
+	if err := decode(raw, &in, chargeForm, "subscription_id", "period", "require_eligible"); err != nil {
 		return in, err
 	}
 	request := billing.ChargeRequest{SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, Remembered: in.Remembered}

@@ -102,7 +102,8 @@ func (m Memory) Charge(ctx context.Context, installation string, e activities.Ex
 			return &charged, err
 		case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes:
 			failure := temporal.GetDefaultFailureConverter().FailureToError(attributes.WorkflowExecutionFailedEventAttributes.GetFailure())
-			if known := FailureOf(failure); known != nil {
+			// Refused by a worker of another installation, one before it may have asked.
+			if known := FailureOf(failure); known != nil && known.Code != billing.CodeOtherInstallation {
 				return known.Charge, nil // nil where it was refused: then nothing was asked of the shop
 			}
 		}

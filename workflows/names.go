@@ -10,6 +10,7 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -137,24 +138,55 @@ func (n Names) StartCharge(ctx context.Context, c client.Client, in ChargeInput)
 	// request id, which the history has kept, must be repeated, not ours. The claim
 	// asks the ledger which it is (decision 18). Or another installation has charged,
 	// and that is nothing of ours.
-	var charged billing.Charge
-	if err := c.GetWorkflow(ctx, options.ID, completed.RunId).Get(ctx, &charged); err != nil {
+	if in.Remembered, err = remembered(ctx, c, options.ID, completed.RunId, in.Installation); err != nil {
 		return nil, err
-	}
-	asked, err := inputOf(ctx, c, options.ID, completed.RunId)
-	if err != nil {
-		return nil, err
-	}
-	if asked.Installation == in.Installation {
-		in.Remembered = charged.RequestID
 	}
 	options = n.ChargeOptions(in)
 	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
 	return c.ExecuteWorkflow(ctx, options, ChargeSubscriptionName, in)
 }
 
-// inputOf reads the input of a charge from its history. It is the zero value where the
-// workflow was started by hand, with something else.
+// remembered returns the request id with which the installation's newest execution of
+// the workflow has charged, "" if there is none. The newest of all, which is known to
+// have completed, is looked at first.
+func remembered(ctx context.Context, c client.Client, workflowID, newest, installation string) (billing.RequestID, error) {
+	executions := []string{newest}
+	for i := 0; i < len(executions); i++ {
+		asked, err := inputOf(ctx, c, workflowID, executions[i])
+		if err != nil {
+			return "", err
+		}
+		if asked.Installation == installation {
+			var charged billing.Charge
+			err := c.GetWorkflow(ctx, workflowID, executions[i]).Get(ctx, &charged)
+			return charged.RequestID, err
+		}
+		if i > 0 {
+			continue
+		}
+		listed, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+			Query: fmt.Sprintf("WorkflowId = '%s' AND ExecutionStatus = 'Completed'", strings.ReplaceAll(workflowID, "'", "''")),
+		})
+		if err != nil {
+			return "", err
+		}
+		for _, info := range listed.GetExecutions() {
+			executions = append(executions, info.GetExecution().GetRunId())
+		}
+	}
+	return "", nil
+}
+
+// InstallationOf returns which installation has asked for the newest execution of the
+// workflow; "" if its input does not say.
+func InstallationOf(ctx context.Context, c client.Client, workflowID string) (string, error) {
+	in, err := inputOf(ctx, c, workflowID, "")
+	return in.Installation, err
+}
+
+// inputOf reads the input of a charge, or of what else has an installation, from its
+// history. It is the zero value where the workflow was started by hand, with something
+// else.
 func inputOf(ctx context.Context, c client.Client, workflowID, runID string) (in ChargeInput, err error) {
 	events := c.GetWorkflowHistory(ctx, workflowID, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	if !events.HasNext() {

@@ -569,12 +569,7 @@ func (r *billingRun) controlLocked(ctx workflow.Context, in activities.ControlRu
 // history knows only when the workflow task is done. If the worker died in between,
 // the row would say "running", and the workflow would stay paused for ever.
 func (r *billingRun) executeControl(ctx workflow.Context, in activities.ControlRunInput, summary string) workflow.Future {
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		StartToCloseTimeout:    ledgerTimeout,
-		ScheduleToCloseTimeout: ledgerPatience,
-		RetryPolicy:            ledgerRetries(),
-		Summary:                summary,
-	})
+	ctx = workflow.WithActivityOptions(ctx, ledgerActivity(summary))
 	return workflow.ExecuteActivity(ctx, acts.ControlRun, in)
 }
 

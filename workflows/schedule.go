@@ -241,10 +241,14 @@ func (s Schedule) action() *client.ScheduleWorkflowAction {
 
 // Revise is the update of a schedule that exists already. It leaves alone whether
 // it is paused, and changes nothing where nothing is to be changed: an update
-// forgets times that have been missed and not caught up yet.
+// forgets times that have been missed and not caught up yet. It returns an error with
+// [billing.CodeOtherInstallation] for the schedule of another installation.
 func (s Schedule) Revise(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 	if s.is(in.Description) {
 		return nil, temporal.ErrSkipScheduleUpdate
+	}
+	if err := s.isOurs(in.Description); err != nil {
+		return nil, err
 	}
 	spec := s.spec()
 	return &client.ScheduleUpdate{Schedule: &client.Schedule{
@@ -253,6 +257,15 @@ func (s Schedule) Revise(in client.ScheduleUpdateInput) (*client.ScheduleUpdate,
 		Policy: &client.SchedulePolicies{Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE, CatchupWindow: scheduleCatchUp},
 		State:  in.Description.Schedule.State,
 	}}, nil
+}
+
+func (s Schedule) isOurs(d client.ScheduleDescription) error {
+	in, err := parseAction(d.Schedule.Action)
+	if err != nil || in.Installation == "" || in.Installation == s.Installation {
+		return nil //nolint:nilerr // what cannot be read, a person has made: it is replaced
+	}
+	return billing.Errorf(billing.CodeOtherInstallation, "the schedule bills the months of installation %q, and this is %q; "+
+		"give this one an INSTALLATION, or remove that schedule with drayman schedule remove", in.Installation, s.Installation)
 }
 
 // is reports whether the description is what [Schedule.Options] makes.
