@@ -169,8 +169,7 @@ func newDeployment(t *testing.T) *deployment {
 	t.Helper()
 	temporal := binary(t, "TEST_TEMPORAL_ADDRESS")
 	db := modelstest.Postgres(t)
-	_, err := db.Pool.Exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-	require.NoError(t, err)
+	db.Exec(t, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 	d := &deployment{composition: compose(t), values: map[string]string{
 		"TEMPORAL_ADDRESS": temporal, "TEMPORAL_NAMESPACE": newNamespace(t, temporal),
 		"SHOP_URL": shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"}).URL,

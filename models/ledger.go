@@ -36,36 +36,46 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 	var rows []chargeRow
 	found := tx.Where("request_id = ?", string(req.RequestID)).
 		Or("subscription_id = ? AND period = ? AND status <> 'declined'", req.SubscriptionID, req.Period.String())
-	derived := req.RequestID == "" && req.RunID != ""
-	if derived {
+	if derives(req) {
 		found = found.Or("subscription_id = ? AND period = ? AND run_id = ?", req.SubscriptionID, req.Period.String(), req.RunID)
 	}
 	if err := found.Find(&rows).Error; err != nil {
 		return facts, fmt.Errorf("reading the ledger: %w", err)
 	}
-	var tried *billing.Charge
-	for _, r := range rows {
-		c, err := r.charge()
-		if err != nil {
-			return facts, err
-		}
-		switch {
-		case c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status != billing.Declined:
-			facts.Open = c
-		case derived:
-			tried = c
-		}
-		if c.RequestID == req.RequestID {
-			facts.SameRequest = c
-		}
+	charges, err := chargesOf(rows)
+	if err != nil {
+		return facts, err
 	}
-	if facts.Open == nil && derived {
-		facts.SameRequest = tried
-	}
+	facts.Open, facts.SameRequest = standing(charges, req)
 	if req.RunID != "" && facts.Open == nil {
 		facts.AtCutOff, err = s.standingAtCutOff(tx, req)
 	}
 	return facts, err
+}
+
+// derives says that a run asks, under a request id that is still to be derived.
+func derives(req billing.ChargeRequest) bool { return req.RequestID == "" && req.RunID != "" }
+
+// standing returns, of the charges that a request meets, the one that is open, and the
+// one under the same request id, see [billing.ChargeFacts].
+func standing(charges []billing.Charge, req billing.ChargeRequest) (open, same *billing.Charge) {
+	var tried *billing.Charge
+	for i := range charges {
+		c := &charges[i]
+		switch {
+		case c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status != billing.Declined:
+			open = c
+		case derives(req):
+			tried = c
+		}
+		if c.RequestID == req.RequestID {
+			same = c
+		}
+	}
+	if open == nil && derives(req) {
+		same = tried
+	}
+	return open, same
 }
 
 // standingAtCutOff asks the run's row, not the workflow that claims for it: a run

@@ -67,8 +67,7 @@ func TestChargesAreRecalled(t *testing.T) {
 			live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
 			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 			server.SetFaults(subscribeAll(t, cases, live, backup)...)
-			live.Exec(t, `INSERT INTO billing_run (id, period, number, execution_id, state, cut_off, due, orders_per_second, page_size, concurrency, workflow_per_charge)
-				VALUES ('2026-11/1', '2026-11', 1, 'execution', 'running', $1, 1, 0, 500, 64, false)`, modelstest.Long)
+			recordRun(t, live)
 			temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
 			want := []string{}
 			for id, c := range cases {
@@ -83,9 +82,8 @@ func TestChargesAreRecalled(t *testing.T) {
 			ledger := func() []string {
 				return backup.Lines(t, `SELECT subscription_id || ' ' || request_id || ' ' || status FROM charge ORDER BY subscription_id COLLATE "C"`)
 			}
-			var out activities.RecallChargesOutput
+			out, err := activities.RecallChargesOutput{}, error(nil)
 			require.EventuallyWithT(t, func(t *assert.CollectT) { // visibility may lag
-				var err error
 				out, err = recall()
 				assert.NoError(t, err)
 				assert.Equal(t, want, ledger())
@@ -102,6 +100,13 @@ func TestChargesAreRecalled(t *testing.T) {
 			require.Equal(t, live.Lines(t, orders), backup.Lines(t, orders))
 		})
 	}
+}
+
+// recordRun writes the row of the run that charges for a run name.
+func recordRun(t *testing.T, db modelstest.Database) {
+	t.Helper()
+	db.Exec(t, `INSERT INTO billing_run (id, period, number, execution_id, state, cut_off, due, orders_per_second, page_size, concurrency, workflow_per_charge)
+		VALUES ('2026-11/1', '2026-11', 1, 'execution', 'running', $1, 1, 0, 500, 64, false)`, modelstest.Long)
 }
 
 // subscribeAll adds the subscriptions to both databases and returns their faults.
