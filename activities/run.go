@@ -18,7 +18,7 @@ type StartRunInput struct {
 	Settings     billing.RunSettings `json:"settings"`
 	Installation string              `json:"installation"` // the id of the one that asks
 	// ConfirmPast says that a month that is over is meant; Nominal is the time of
-	// the schedule that starts the run, in its Timezone.
+	// the schedule that starts the run. Timezone is that of the month, "": ours.
 	ConfirmPast bool      `json:"confirm_past,omitempty"`
 	Nominal     time.Time `json:"nominal,omitzero"`
 	Timezone    string    `json:"timezone,omitempty"`
@@ -54,18 +54,18 @@ func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*billing.R
 	return run, asFailure(a.notAdopted(ctx, err))
 }
 
-// zoneOf returns the zone in which the month of the run is meant: the schedule's,
-// which has named the month by it, or else ours.
+// zoneOf returns the zone in which the month of the run is meant: that of the schedule
+// or of the API, whose cut-off a person has confirmed, or else ours.
 func (a *Activities) zoneOf(ctx context.Context, in StartRunInput) (*time.Location, error) {
-	if in.Nominal.IsZero() || in.Timezone == "" || in.Timezone == a.zone.String() {
+	if in.Timezone == "" || in.Timezone == a.zone.String() {
 		return a.zone, nil
 	}
 	zone, err := time.LoadLocation(in.Timezone)
 	if err != nil || in.Timezone == "Local" {
 		return nil, billing.Invalid("timezone", fmt.Sprintf("must be a time zone, not %q", in.Timezone))
 	}
-	a.log.WarnContext(ctx, "the schedule's time zone is another than BILLING_TIMEZONE: they begin the month at different times",
-		"period", in.Period.String(), "schedule", in.Timezone, "billing_timezone", a.zone.String())
+	a.log.WarnContext(ctx, "the run's time zone is another than BILLING_TIMEZONE: they begin the month at different times",
+		"period", in.Period.String(), "timezone", in.Timezone, "billing_timezone", a.zone.String())
 	return zone, nil
 }
 

@@ -117,7 +117,7 @@ type subscribeOutput struct {
 }
 
 func (a *api) subscribe(ctx context.Context, in *subscribeInput) (*subscribeOutput, error) {
-	if err := billing.ValidateID("customer_id", in.Body.CustomerID); err != nil {
+	if err := billing.ValidateCustomerID(in.Body.CustomerID); err != nil {
 		return nil, a.problem(ctx, err)
 	}
 	made, err := a.store.Subscribe(ctx, in.ID, in.Body.CustomerID)

@@ -203,3 +203,19 @@ func TestRun_StartedByHandIsRefusedAtOnce(t *testing.T) {
 	require.Empty(t, db.Lines(t, "SELECT id FROM billing_run"))
 	require.Empty(t, s.shop.Orders())
 }
+
+// A null could be meant as "no cap"; and the month is that of the API's zone, whatever
+// the worker's is: a person has confirmed its cut-off.
+func TestRun_StartIsWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	db := modelstest.SQLite(t)
+	zone, err := time.LoadLocation("America/Sao_Paulo")
+	require.NoError(t, err)
+	s := setup(t, db, options{clock: newClock("2026-11-15T00:00:00Z").now, zone: zone, workerZone: time.UTC})
+	refused := s.do(t, http.MethodPost, "/billing-run/2026-11", `{"orders_per_second":null}`)
+	require.Equal(t, http.StatusUnprocessableEntity, refused.Code)
+	require.Contains(t, refused.Raw, "orders_per_second must not be null")
+	require.Equal(t, http.StatusAccepted, s.do(t, http.MethodPost, "/billing-run/2025-12", `{"confirm_past":true}`).Code)
+	ended := s.awaitRun(t, "/billing-run/2025-12", in(billing.RunFinished))
+	require.Equal(t, "2026-01-01T02:59:59.999999Z", ended.CutOff.UTC().Format(time.RFC3339Nano))
+}

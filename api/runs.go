@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -60,21 +61,32 @@ func (p *RunPath) period() billing.Period {
 type startRunInput struct {
 	RunPath
 	Body *struct {
-		OrdersPerSecond   float64 `json:"orders_per_second,omitempty" doc:"cap on the orders of the whole run; 0: none" minimum:"0" maximum:"100000"`
-		PageSize          int     `json:"page_size,omitempty" doc:"subscriptions a page; default 500" minimum:"1" maximum:"5000"`
-		Concurrency       int     `json:"concurrency,omitempty" doc:"orders in flight at once; default 64" minimum:"1" maximum:"1000"`
-		WorkflowPerCharge bool    `json:"workflow_per_charge,omitempty" doc:"give each charge a workflow of its own"`
-		ConfirmPast       bool    `json:"confirm_past,omitempty" doc:"the month may be one that is over"`
+		OrdersPerSecond   Pace `json:"orders_per_second,omitempty" doc:"cap on the orders of the whole run; 0: none" minimum:"0" maximum:"100000"`
+		PageSize          int  `json:"page_size,omitempty" doc:"subscriptions a page; default 500" minimum:"1" maximum:"5000"`
+		Concurrency       int  `json:"concurrency,omitempty" doc:"orders in flight at once; default 64" minimum:"1" maximum:"1000"`
+		WorkflowPerCharge bool `json:"workflow_per_charge,omitempty" doc:"give each charge a workflow of its own"`
+		ConfirmPast       bool `json:"confirm_past,omitempty" doc:"the month may be one that is over"`
 	}
 }
 
+// Pace is a cap in orders a second, which is no cap only where somebody says 0.
+type Pace float64
+
+// UnmarshalJSON refuses a null.
+func (p *Pace) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return billing.Invalid("orders_per_second", "must not be null; leave it out for the default, or give 0 for no cap")
+	}
+	return json.Unmarshal(data, (*float64)(p))
+}
+
 // run is what the body asks for, with the defaults of what it leaves open.
-func (in *startRunInput) run() (workflows.RunInput, error) {
-	run := workflows.RunInput{Period: in.period()}
+func (in *startRunInput) run(zone *time.Location) (workflows.RunInput, error) {
+	run := workflows.RunInput{Period: in.period(), Timezone: zone.String()}
 	if b := in.Body; b != nil {
 		run.ConfirmPast = b.ConfirmPast
 		run.Settings = billing.RunSettings{
-			OrdersPerSecond: b.OrdersPerSecond, PageSize: b.PageSize, Concurrency: b.Concurrency, WorkflowPerCharge: b.WorkflowPerCharge,
+			OrdersPerSecond: float64(b.OrdersPerSecond), PageSize: b.PageSize, Concurrency: b.Concurrency, WorkflowPerCharge: b.WorkflowPerCharge,
 		}
 	}
 	run.Settings = run.Settings.WithDefaults()
@@ -90,7 +102,7 @@ type progressOutput struct {
 const recordedWithin = 10 * time.Second
 
 func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput, error) {
-	run, err := in.run()
+	run, err := in.run(a.zone)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}

@@ -52,6 +52,7 @@ type system struct {
 type options struct {
 	clock         func() time.Time
 	zone          *time.Location
+	workerZone    *time.Location // nil: the same
 	shop          shoptest.Options
 	notIdempotent bool
 	anybody       bool // CHARGE_REQUIRE_ELIGIBLE=false
@@ -64,6 +65,9 @@ type options struct {
 func (o options) withDefaults() options {
 	if o.zone == nil {
 		o.zone = time.UTC
+	}
+	if o.workerZone == nil {
+		o.workerZone = o.zone
 	}
 	for _, d := range []struct {
 		value     *time.Duration
@@ -89,7 +93,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 	t.Cleanup(shopClient.Close)
 	acts := activities.New(s.store, shopClient, activities.Policy{
 		Idempotent: !o.notIdempotent, RetryFor: o.retryFor, ShopTimeout: o.shopTimeout,
-	}, o.zone, worker.Starter(s.temporal, ""), log)
+	}, o.workerZone, worker.Starter(s.temporal, ""), log)
 	require.NoError(t, worker.Prepare(t.Context(), s.temporal, s.namespace, log))
 	s.start = func() { s.stop = startWorker(t, s.temporal, s.namespace, acts, log) }
 	s.start()

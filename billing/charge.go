@@ -168,7 +168,7 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 		reason = ReasonNotDueInRun
 	case !facts.Standing.HasClub:
 		reason = ReasonSubscriptionWithoutClub
-	case facts.CustomerID == "":
+	case IsBlank(facts.CustomerID):
 		reason = ReasonWithoutCustomer
 	case facts.SKU == nil:
 		reason = ReasonWithoutSKU

@@ -21,6 +21,21 @@ const MaxRequestID = 128
 // Nothing else: ids that are no UUIDs are in use. The error names the field.
 func ValidateID(field, id string) error { return ValidateText(field, id, 1, MaxID) }
 
+// ValidateCustomerID checks a customer's id, as [ValidateID] does; besides, it must not
+// be blank.
+func ValidateCustomerID(id string) error {
+	if err := ValidateID("customer_id", id); err != nil {
+		return err
+	}
+	if IsBlank(id) {
+		return Invalid("customer_id", "must not be blank")
+	}
+	return nil
+}
+
+// IsBlank reports that a text is empty or holds white space only.
+func IsBlank(s string) bool { return strings.TrimSpace(s) == "" }
+
 // ValidateText checks that a text is valid UTF-8 without control characters and
 // has so many characters; the error names the field.
 func ValidateText(field, s string, shortest, longest int) error {

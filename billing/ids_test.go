@@ -183,3 +183,13 @@ func TestParseTimestamp(t *testing.T) {
 		require.ErrorContains(t, err, "at ")
 	}
 }
+
+func TestValidateCustomerID_BlankIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"a", " a ", "0"} {
+		require.NoError(t, billing.ValidateCustomerID(id), id)
+	}
+	for _, id := range []string{"", " ", "   ", "\u00a0", "\u2003 \u3000"} {
+		require.Equal(t, billing.CodeInvalid, billing.CodeOf(billing.ValidateCustomerID(id)), "%q", id)
+	}
+}

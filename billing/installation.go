@@ -49,14 +49,22 @@ func (i Installation) MayCharge() error {
 	case i.ID == "":
 		return Errorf(CodeNotAdopted, "the database has no installation, so nobody is charged; run `drayman migrate up`")
 	case i.Name != i.Configured:
-		found = fmt.Sprintf("is the installation named %q, and INSTALLATION is %q", i.Name, i.Configured)
+		found = fmt.Sprintf("is the installation %s, and INSTALLATION is %s",
+			named(i.Name, "without a name"), named(i.Configured, "not set"))
 	case i.Seat != i.Here:
 		found = fmt.Sprintf("was made or adopted in another place (%s) than where it stands (%s): it is a copy, was restored, or was moved", i.Seat, i.Here)
 	default:
 		return nil
 	}
 	return Errorf(CodeNotAdopted, "the database %s. So nobody is charged until a person runs `drayman adopt --note …` "+
-		"(it takes the place of the other one) or `drayman adopt --copy` (the other one goes on charging)", found)
+		"(it takes the place of the other one) or `drayman adopt --copy` (the other one goes on charging), with the DATABASE_URL and INSTALLATION of this process", found)
+}
+
+func named(name, none string) string {
+	if name == "" {
+		return none
+	}
+	return fmt.Sprintf("%q", name)
 }
 
 // Requires returns an error with [CodeOtherInstallation] where a charge or a run was

@@ -16,7 +16,7 @@ func TestInstallation_MayCharge(t *testing.T) {
 	for says, change := range map[string]func(*billing.Installation){
 		"run `drayman migrate up`":    func(i *billing.Installation) { i.ID = "" },
 		`INSTALLATION is "green"`:     func(i *billing.Installation) { i.Configured = "green" },
-		`INSTALLATION is ""`:          func(i *billing.Installation) { i.Configured = "" },
+		`INSTALLATION is not set`:     func(i *billing.Installation) { i.Configured = "" },
 		"(7/1) than where it stands":  func(i *billing.Installation) { i.Here = "7/2" },
 		"it is a copy, was restored,": func(i *billing.Installation) { i.Here = "8/1" },
 	} {

@@ -15,6 +15,7 @@ type adoptCommand struct {
 	Note string `once:"" help:"Why, for those who ask later. Required, but with --copy." placeholder:"TEXT"`
 	Copy bool   `once:"" help:"The database is a copy: it gets an id of its own, and the other one goes on charging."`
 	By   string `once:"" help:"Who says so." placeholder:"NAME"`
+	Yes  bool   `once:"" help:"With --copy, where the database charges already: without asking."`
 	databaseFlags
 	logFlags
 }
@@ -46,6 +47,9 @@ func (c *adoptCommand) Run(ctx context.Context, env *environment) error {
 		if err := checkSchema(ctx, store); err != nil {
 			return err
 		}
+		if err := c.confirmCopy(ctx, env, store); err != nil {
+			return err
+		}
 		adopted, changed, err := store.Adopt(ctx, billing.Adoption{Copy: c.Copy, By: c.By, Note: c.Note})
 		switch {
 		case err != nil:
@@ -57,8 +61,20 @@ func (c *adoptCommand) Run(ctx context.Context, env *environment) error {
 		case c.Copy:
 			fmt.Fprintf(env.stdout, "the database is a new installation, %s; mind that its shop is not the other one's\n", adopted.ID)
 		default:
-			fmt.Fprintf(env.stdout, "the database is the installation %s and charges here from now on\n", adopted.ID)
+			fmt.Fprintf(env.stdout, "the database is the installation %s and charges here from now on; the one that it was made from must charge no longer\n", adopted.ID)
 		}
 		return nil
 	})
+}
+
+// confirmCopy asks before a database gets a new id that may charge as it stands: on the
+// original, that would leave its runs and charges to nobody.
+func (c *adoptCommand) confirmCopy(ctx context.Context, env *environment, store *models.Store) error {
+	found, err := store.Installation(ctx)
+	if err != nil || !c.Copy || found.MayCharge() != nil {
+		return err
+	}
+	what := fmt.Sprintf("The database charges here already, as the installation %s. As a copy it gets a new id: runs and charges that are under way, "+
+		"and the schedule, keep the old one and are not done. Only a clone, whose original goes on charging, is meant.", found.ID)
+	return env.confirm(ctx, c.Yes, what, "Is this a clone?", "changed")
 }

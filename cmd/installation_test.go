@@ -171,7 +171,7 @@ func TestInstallation_ACopyChargesNobodyUntilItIsAdopted(t *testing.T) {
 	at(restored).with("INSTALLATION=staging").adopt(t, "--copy")
 	require.NotEqual(t, id, restored.Lines(t, "SELECT id FROM installation"), "a copy is another installation")
 	at(restored).with("INSTALLATION=staging").requireCharges(t, "s-5")
-	at(restored).requireChargesNobody(t, "s-6", `is the installation named "staging"`)
+	at(restored).requireChargesNobody(t, "s-6", `is the installation "staging"`)
 }
 
 // elsewhere is another installation in the same Temporal namespace, with a shop of its
@@ -277,4 +277,22 @@ func TestInstallation_TwoNamesShareANamespace(t *testing.T) {
 			require.Equal(t, []string{order.RequestID}, rows, "installation %d has a row for its own order", i)
 		}
 	}
+}
+
+// On the original, a slip of the hand must not leave runs and charges to nobody.
+func TestInstallation_ACopyThatSeemsAtHomeIsConfirmed(t *testing.T) {
+	t.Parallel()
+	db := modelstest.SQLite(t)
+	env := map[string]string{"DATABASE_URL": db.URL}
+	code, _, errs := run(t, env, "adopt", "--copy")
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "Nothing was changed")
+	require.Equal(t, []string{modelstest.Installation}, db.Lines(t, "SELECT id FROM installation"))
+	code, out, errs := run(t, env, "adopt", "--copy", "--yes")
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "is a new installation")
+	require.NotEqual(t, []string{modelstest.Installation}, db.Lines(t, "SELECT id FROM installation"))
+	code, _, errs = run(t, env, "adopt")
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "--note: say why")
 }

@@ -112,14 +112,11 @@ func (c *scheduleApplyCommand) Validate() error {
 // Run makes the schedule or updates it. Which installation's months it bills, the API
 // tells: a schedule that named none could start the month of another one.
 func (c *scheduleApplyCommand) Run(ctx context.Context, env *environment) error {
-	found, err := newRunAPI(c.APIURL).installation(ctx)
+	id, err := installationAt(ctx, c.apiFlags, c.installationFlags)
 	if err != nil {
 		return err
 	}
-	if found.Name != string(c.Installation) {
-		return fmt.Errorf("--installation ($INSTALLATION): is %q, and the API at %s serves the installation named %q", c.Installation, c.APIURL, found.Name)
-	}
-	c.schedule.Installation, c.schedule.Names = found.ID, c.names()
+	c.schedule.Installation, c.schedule.Names = id, c.names()
 	return withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) error {
 		done, err := s.apply(ctx, c.schedule)
 		if err != nil {
@@ -167,6 +164,16 @@ func passed(w io.Writer, s workflows.Schedule, now time.Time) {
 		fmt.Fprintf(w, "Its time in %s has passed. If that month is not billed yet: drayman schedule backfill %s, "+
 			"for those who were due then and still are; or drayman run start %s, for those who are due now\n", month.Title(), month, month)
 	}
+}
+
+// installationAt asks the API for the id of the installation whose months are meant.
+func installationAt(ctx context.Context, f apiFlags, named installationFlags) (string, error) {
+	found, err := newRunAPI(f.APIURL).installation(ctx)
+	if err == nil && found.Name != string(named.Installation) {
+		err = fmt.Errorf("--installation ($INSTALLATION): is %q, and the database of the API at %s is the installation named %q; "+
+			"if that is not adopted yet, see drayman adopt", named.Installation, f.APIURL, found.Name)
+	}
+	return found.ID, err
 }
 
 type scheduleShowCommand struct {
@@ -343,19 +350,31 @@ func (c *scheduleRemoveCommand) Run(ctx context.Context, env *environment) error
 
 type scheduleBackfillCommand struct {
 	installationFlags
+	apiFlags
 	From billing.Period `arg:"" help:"The first month, such as 2026-08."`
 	To   billing.Period `arg:"" optional:"" help:"The last month; by default the first."`
 	Yes  bool           `once:"" help:"Start months that are over without asking."`
 }
 
+// Validate implements kong's validation.
+func (c *scheduleBackfillCommand) Validate() error { return c.apiFlags.validate() }
+
 // Run starts the months. It connects twice: a person may take long to answer.
 func (c *scheduleBackfillCommand) Run(ctx context.Context, env *environment) error {
+	id, err := installationAt(ctx, c.apiFlags, c.installationFlags)
+	if err != nil {
+		return err
+	}
 	var parsed workflows.Schedule
 	var times []client.ScheduleBackfill
 	var periods []billing.Period
 	now := time.Now()
-	err := withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) (err error) {
-		if parsed, _, err = s.parsed(ctx); err == nil {
+	err = withSchedule(ctx, env, c.installationFlags, func(ctx context.Context, s *schedule) (err error) {
+		parsed, _, err = s.parsed(ctx)
+		if err == nil && parsed.Installation != id {
+			return fmt.Errorf("the schedule bills the months of installation %q, and the API's is %q; see drayman schedule apply", parsed.Installation, id)
+		}
+		if err == nil {
 			times, periods, err = parsed.Backfill(c.From, cmp.Or(c.To, c.From), now)
 		}
 		return err

@@ -302,3 +302,24 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 	p.schedule(t, "backfill", "2026-08", "--yes")
 	require.Eventually(t, func() bool { return len(p.executions(t)) == len(want)+2 }, 60*time.Second, 100*time.Millisecond)
 }
+
+// The schedule of another installation, found under the same name, is neither taken over
+// nor backfilled.
+func TestSchedule_OfAnotherInstallationIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	p := newPlanner(t)
+	p.schedule(t, "apply")
+	p.db.Exec(t, "UPDATE installation SET id = 'a copy'")
+	for _, args := range [][]string{{"apply", "--billing-day", "2"}, {"backfill", "2026-08", "--yes"}} {
+		code, _, errs := run(t, p.env, append([]string{"schedule"}, args...)...)
+		require.Equal(t, 1, code)
+		require.Contains(t, errs, `the schedule bills the months of installation "`+modelstest.Installation+`"`)
+		require.Contains(t, errs, `"a copy"`)
+	}
+	require.Equal(t, 1, p.show(t).Day)
+	require.Empty(t, p.executions(t))
+	p.env["INSTALLATION"] = "staging"
+	code, _, errs := run(t, p.env, "schedule", "apply")
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, `is "staging", and the database of the API`)
+}

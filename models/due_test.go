@@ -2,6 +2,7 @@ package models_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -155,5 +156,23 @@ func TestStartRun_AsksForTheMonthTwice(t *testing.T) {
 		again, err := b.StartRun(t.Context(), current)
 		require.NoError(t, err)
 		require.Equal(t, first, again)
+	})
+}
+
+// A blank customer is nobody: the shop is not asked, and the others of the page are not
+// held up.
+func TestClaim_BlankCustomerIsNotCharged(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		for i, blank := range []string{"", "   ", "\u00a0"} {
+			b.AddSubscription(t, fmt.Sprint("blank-", i), 1, blank)
+			req := request(billing.RequestID(fmt.Sprint("r-", i)))
+			req.SubscriptionID = fmt.Sprint("blank-", i)
+			_, err := b.ClaimCharge(t.Context(), req, "o", true)
+			require.Equal(t, billing.CodeNotEligible, billing.CodeOf(err), "%q", blank)
+		}
+		claimed, left := walk(t, b.Store, pageOf("", last, 10))
+		require.Equal(t, []string{"s"}, subscriptions(claimed))
+		require.Empty(t, left)
 	})
 }

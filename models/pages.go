@@ -133,6 +133,9 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 		append(pageArguments(in, cutOff, now), sql.Named("ids", ids))...).Scan(&rows).Error
 	charges := make([]billing.Charge, 0, len(rows))
 	for _, r := range rows {
+		if billing.IsBlank(r.CustomerStoreID) {
+			continue // SQL knows fewer blanks
+		}
 		charge := billing.Charge{
 			RequestID:      billing.DerivedRequestID(in.Period, r.ID, r.Declined+1),
 			SubscriptionID: r.ID, Period: in.Period, Status: billing.Pending, Owner: in.Owner, ClaimedUntil: now.Add(in.HeldFor),
