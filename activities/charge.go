@@ -131,7 +131,9 @@ func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billi
 		}
 		defer a.atOnce.Release(1)
 	}
-	placed, err, _ := a.placing.Do(string(in.Charge.RequestID), func() (any, error) { return a.placeOrder(ctx, in) })
+	c := in.Charge
+	same := fmt.Sprintf("%s %s %s %s", c.RequestID, c.Period, in.Installation, c.SubscriptionID)
+	placed, err, _ := a.placing.Do(same, func() (any, error) { return a.placeOrder(ctx, in) })
 	charge, _ := placed.(*billing.Charge) // nil with an error
 	return charge, err
 }

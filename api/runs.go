@@ -111,7 +111,7 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 	}
 	switch err := a.mayStart(ctx, run); {
 	case billing.CodeOf(err) == billing.CodePastUnconfirmed && a.isRunning(ctx, in.period()):
-		return a.progressOf(ctx, in.period(), "", http.StatusOK)
+		return a.progressOf(ctx, in.period(), "", nil, http.StatusOK)
 	case err != nil:
 		return nil, a.problem(ctx, err)
 	}
@@ -125,12 +125,12 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 	case errors.As(err, &running) && !a.mayBeActive(ctx, in.period()):
 		return nil, newProblem(codeTemporalUnavailable, runSilent)
 	case errors.As(err, &running):
-		return a.progressOf(ctx, in.period(), "", http.StatusOK)
+		return a.progressOf(ctx, in.period(), "", nil, http.StatusOK)
 	case err != nil:
 		a.log.WarnContext(ctx, "could not start a billing run", "error", err)
 		return nil, newProblem(codeTemporalUnavailable, "the run could not be started; ask again, which is safe")
 	}
-	return a.progressOf(ctx, in.period(), started.GetRunID(), http.StatusAccepted)
+	return a.progressOf(ctx, in.period(), started.GetRunID(), refusalOf(ctx, started), http.StatusAccepted)
 }
 
 // mayStart asks of the month what the run will ask again, and says how many would
@@ -215,9 +215,23 @@ func (a *api) executeRun(ctx context.Context, in workflows.RunInput) (client.Wor
 	return a.temporal.ExecuteWorkflow(ctx, a.names.RunOptions(in), workflows.BillingRunName, in)
 }
 
+// refusalOf tells why an execution fails that has begun nothing yet: another
+// installation's worker has it, or the worker's clock or settings say no.
+func refusalOf(ctx context.Context, run client.WorkflowRun) <-chan *billing.Error {
+	refused := make(chan *billing.Error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordedWithin)
+		defer cancel()
+		if known := workflows.FailureOf(run.Get(ctx, nil)); known != nil {
+			refused <- known
+		}
+	}()
+	return refused
+}
+
 // progressOf reads the newest run; with an execution it waits until that one is
-// on record.
-func (a *api) progressOf(ctx context.Context, period billing.Period, executionID string, status int) (*progressOutput, error) {
+// on record, or refused.
+func (a *api) progressOf(ctx context.Context, period billing.Period, executionID string, refused <-chan *billing.Error, status int) (*progressOutput, error) {
 	deadline := time.Now().Add(recordedWithin)
 	for {
 		run, err := a.store.Run(ctx, period)
@@ -236,6 +250,8 @@ func (a *api) progressOf(ctx context.Context, period billing.Period, executionID
 		select {
 		case <-ctx.Done():
 			return nil, a.problem(ctx, ctx.Err())
+		case known := <-refused:
+			return nil, knownProblem(known)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -254,7 +270,7 @@ func (a *api) progressOutput(ctx context.Context, run billing.Run, status int) (
 }
 
 func (a *api) getRun(ctx context.Context, in *RunPath) (*progressOutput, error) {
-	return a.progressOf(ctx, in.period(), "", http.StatusOK)
+	return a.progressOf(ctx, in.period(), "", nil, http.StatusOK)
 }
 
 type runsOutput struct{ Body []billing.Run }

@@ -208,7 +208,9 @@ func TestInstallation_AnothersWorkerRefusesOurCharges(t *testing.T) {
 	refused := mustSend(t, http.MethodPost, chargeURL(api, 1, "r-1"), "")
 	require.Equal(t, http.StatusServiceUnavailable, refused.Code, refused.Body)
 	require.Equal(t, "other_installation", refused.Body["code"])
-	require.Equal(t, http.StatusAccepted, mustSend(t, http.MethodPost, runURL(api), "").Code)
+	refused = mustSend(t, http.MethodPost, runURL(api), "")
+	require.Equal(t, http.StatusServiceUnavailable, refused.Code, refused.Body)
+	require.Equal(t, "other_installation", refused.Body["code"])
 	wrong.find(t, `(share a Temporal namespace)`)
 	require.Empty(t, ours.db.Lines(t, "SELECT id FROM billing_run"))
 
