@@ -20,7 +20,7 @@ func TestInstallation_IsRead(t *testing.T) {
 		s := setup(t, db, options{})
 		require.JSONEq(t, `{"id":"`+modelstest.Installation+`","name":"","may_charge":true}`, s.do(t, http.MethodGet, "/installation", "").Raw)
 		db.Exec(t, "UPDATE installation SET name = 'staging'")
-		require.Contains(t, s.do(t, http.MethodGet, "/installation", "").Raw, `"name":"staging","may_charge":false,"refusal":"the database is the installation \\"staging\\", and INSTALLATION is not set`)
+		require.Contains(t, s.do(t, http.MethodGet, "/installation", "").Raw, `"name":"staging","may_charge":false,"refusal":"the database is the installation \"staging\", and INSTALLATION is not set`)
 	})
 }
 
