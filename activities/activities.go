@@ -2,55 +2,37 @@ package activities
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
-	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"drayman/billing"
+	"drayman/models"
 	"drayman/shop"
 )
 
-// Store is what activities need of the database.
-type Store interface {
-	ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error)
-	PermitSending(ctx context.Context, id billing.RequestID) (bool, error)
-	WithdrawSending(ctx context.Context, id billing.RequestID) error
-	SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error)
-	ChargeByRequestID(ctx context.Context, id billing.RequestID) (*billing.Charge, error)
-
-	RunByID(ctx context.Context, id string) (*billing.Run, error)
-	StartRun(ctx context.Context, start billing.RunStart) (*billing.Run, error)
-	SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error)
-	SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error)
-	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
-	OpenCharges(ctx context.Context, runID string) (int, error)
-	PlanPages(ctx context.Context, run billing.Run, after string, size, limit int) (ends []string, more bool, err error)
-	LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string, error)
-	Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error
-	Now(ctx context.Context) (time.Time, error)
-	Installation(ctx context.Context) (billing.Installation, error)
-
-	ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error)
-	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
-	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
-	HoldClaims(ctx context.Context, owner string, ids []billing.RequestID, heldFor time.Duration) ([]billing.RequestID, error)
-	SettlePage(ctx context.Context, charges []billing.Charge) error
-
-	Incarnation(ctx context.Context) (string, error)
-	Replaced(ctx context.Context, known string) (bool, error)
-	FreeClaims(ctx context.Context, run billing.Run) error
-	NewestOpen(ctx context.Context, period billing.Period) (time.Time, error)
-	Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error)
-	PutBack(ctx context.Context, c billing.Charge) (bool, error)
+// Temporal is what activities ask of the Temporal server. Package workflows implements it;
+// it cannot be imported here.
+type Temporal interface {
+	// StartCharge starts a ChargeSubscription, or joins the one that runs.
+	StartCharge(ctx context.Context, req billing.ChargeRequest) error
+	// StartRecall starts the installation's Recall, or joins the one that runs.
+	StartRecall(ctx context.Context, installation string) error
+	// IsListed says whether Temporal's list shows the execution: then it also shows those
+	// that began, or ended, before it.
+	IsListed(ctx context.Context, workflowID, runID string) (bool, error)
+	// Executions lists the executions of ChargeSubscription that have completed, and thereby
+	// charged, or all others; the latest first, a page at a time.
+	Executions(ctx context.Context, completed bool, token []byte) (page []Execution, next []byte, err error)
+	// Charge reads the charge of an execution from its history; nil if it came to none, or
+	// if another installation has asked for it. It is pending if the history tells no
+	// outcome; its customer is empty if nothing but the request is known.
+	Charge(ctx context.Context, installation string, e Execution) (*billing.Charge, error)
+	// Runs reads the billing runs of the installation, as they last were.
+	Runs(ctx context.Context, installation string) ([]billing.Run, error)
 }
-
-// StartCharge starts a ChargeSubscription for a billing run, or joins the one
-// that runs. Package workflows knows how; it cannot be imported here.
-type StartCharge func(ctx context.Context, installation, runID string, period billing.Period, subscriptionID string) error
 
 // Policy is how this worker treats the shop.
 type Policy struct {
@@ -64,36 +46,41 @@ type Policy struct {
 	ShopTimeout time.Duration `json:"shop_timeout"`
 }
 
+// Config is what activities are made of. All fields are required but the last.
+type Config struct {
+	Store    *models.Store
+	Shop     *shop.Client
+	Policy   Policy
+	Zone     *time.Location // BILLING_TIMEZONE, in which a month begins
+	Temporal Temporal
+	Log      *slog.Logger
+	// CallsAtOnce is how many calls of PlaceOrder the worker makes inside of workflow
+	// tasks; 0 is [CallsAtOnce].
+	CallsAtOnce int64
+}
+
 // Activities are registered on a worker; their exported methods are the
 // activities, by name.
 type Activities struct {
-	store  Store
-	shop   *shop.Client
-	policy Policy
-	zone   *time.Location // BILLING_TIMEZONE
-	start  StartCharge
-	memory Memory // nil: none
-	log    *slog.Logger
+	store    *models.Store
+	shop     *shop.Client
+	policy   Policy
+	zone     *time.Location
+	temporal Temporal
+	log      *slog.Logger
 
 	atOnce  *semaphore.Weighted // calls of workflow tasks
 	placing singleflight.Group  // PlaceOrder under way, by request id
 	calls   singleflight.Group  // calls to the shop under way, by request id
 }
 
-// New makes the activities of a worker. The zone is in which a month begins.
-func New(store Store, client *shop.Client, policy Policy, zone *time.Location, start StartCharge, log *slog.Logger) *Activities {
+// New makes the activities of a worker.
+func New(c Config) *Activities {
+	if c.CallsAtOnce == 0 {
+		c.CallsAtOnce = CallsAtOnce
+	}
 	return &Activities{
-		store: store, shop: client, policy: policy, zone: zone, start: start, log: log, atOnce: semaphore.NewWeighted(CallsAtOnce),
+		store: c.Store, shop: c.Shop, policy: c.Policy, zone: c.Zone, temporal: c.Temporal, log: c.Log,
+		atOnce: semaphore.NewWeighted(c.CallsAtOnce),
 	}
-}
-
-// asFailure makes an error of the domain final for Temporal, under its code, with
-// itself as details; any other error is left to be tried again.
-func asFailure(err error) error {
-	var known *billing.Error
-	if !errors.As(err, &known) {
-		return err
-	}
-	return temporal.NewApplicationErrorWithOptions(known.Detail, string(known.Code),
-		temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{known}})
 }

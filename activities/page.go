@@ -16,16 +16,12 @@ import (
 
 // ChargePageInput is a range of subscription ids to charge: (After, UpTo].
 type ChargePageInput struct {
-	Run    billing.Run `json:"run"`
-	Number int         `json:"number"` // of the page; it owns its claims
-	After  string      `json:"after"`
-	UpTo   string      `json:"up_to"`
+	RunRef
+	Number int    `json:"number"` // of the page; it owns its claims
+	After  string `json:"after"`
+	UpTo   string `json:"up_to"`
 	// Concurrency is how many orders the page has in flight.
 	Concurrency int `json:"concurrency"`
-	// Incarnation is the database's whose gaps the run has filled; it charges nobody
-	// by another. Runs of earlier versions have none.
-	Incarnation  string `json:"incarnation,omitempty"`
-	Installation string `json:"installation"`
 }
 
 // Why a page ended before its range was through.
@@ -33,17 +29,18 @@ const (
 	StopRun      = "run"      // the run is paused or has ended
 	StopRefused  = "refused"  // the shop refuses our credentials or address
 	StopFailing  = "failing"  // most orders of the page fail
-	StopReplaced = "replaced" // the database was restarted, or another stands in its place
+	StopReplaced = "replaced" // the database was replaced, or lacks the run
 )
 
-// ChargePageOutput is how far a page came. Exceptions are the subscriptions for
-// workflows of their own.
+// ChargePageOutput is how far a page came.
 type ChargePageOutput struct {
-	Cursor     string   `json:"cursor"`
-	Done       bool     `json:"done"`
-	Exceptions []string `json:"exceptions,omitempty"`
-	Stop       string   `json:"stop,omitempty"`
-	Detail     string   `json:"detail,omitempty"` // what the shop said, with refused and failing
+	Cursor string `json:"cursor"`
+	Done   bool   `json:"done"`
+	// Locked counts the subscriptions up to Cursor that were passed over, because another
+	// transaction held their rows.
+	Locked int    `json:"locked,omitempty"`
+	Stop   string `json:"stop,omitempty"`
+	Detail string `json:"detail,omitempty"` // what the shop said, with refused and failing
 }
 
 // Limits of a batch, the orders that are claimed and settled together. It grows
@@ -57,6 +54,9 @@ const (
 	// room to settle them, after the last call. See [page.heldFor].
 	sendFor    = 150 * time.Second
 	settleTime = 150 * time.Second
+	// maxWaiting bounds the claims of a run that wait for a workflow to be started, where
+	// each charge has one.
+	maxWaiting = 1000
 	// enoughToJudge is how many orders a page must have tried before "most of
 	// them fail" means anything.
 	enoughToJudge = 20
@@ -65,9 +65,10 @@ const (
 // page is one run of ChargePage.
 type page struct {
 	*Activities
-	in    ChargePageInput
-	owner string
-	batch int
+	in        ChargePageInput
+	owner     string
+	perCharge bool // each charge gets a workflow of its own
+	batch     int
 
 	mu  sync.Mutex // guards out, which heartbeats read
 	out ChargePageOutput
@@ -82,24 +83,28 @@ type page struct {
 // not charged yet. Batch by batch: one statement claims, the orders go out at once
 // under the run's pace, one statement settles.
 //
-// When it runs again, after a worker's death, it first finds its own open claims
-// and repeats their request ids, and then goes on where its last heartbeat was.
+// If it runs again, after a worker's death, it first finds its own open claims
+// and repeats their request ids, and then goes on from its last heartbeat.
+//
+// What does not go through at once it lets go: the run's watch starts a workflow for it.
 func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*ChargePageOutput, error) {
 	if in.Number < 1 {
 		return nil, asFailure(billing.Invalid("number", "must be at least 1"))
 	}
-	if err := a.requireOurs(ctx, in.Installation); err != nil {
-		return nil, err
+	p := &page{
+		Activities: a, in: in, owner: fmt.Sprint(in.pageOwners(), in.Number), out: ChargePageOutput{Cursor: in.After},
 	}
-	run, err := a.recorded(ctx, in.Run.ID, in.Run.Period)
+	run, err := a.recorded(ctx, in.RunRef)
+	if failureCode(err) == billing.CodeRunNotFound {
+		p.stop(StopReplaced, "")
+		return &p.out, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	in.Run, in.Concurrency = *run, min(in.Concurrency, billing.MaxConcurrency)
-	p := &page{
-		Activities: a, in: in, owner: fmt.Sprintf("billing-run/%s page %d", in.Run.ID, in.Number),
-		batch: min(maxBatch, max(in.Concurrency, 1)), out: ChargePageOutput{Cursor: in.After},
-	}
+	p.perCharge = run.Settings.WorkflowPerCharge
+	p.in.Concurrency = max(1, min(in.Concurrency, billing.MaxConcurrency))
+	p.batch = min(maxBatch, p.in.Concurrency)
 	if activity.HasHeartbeatDetails(ctx) {
 		if err := activity.GetHeartbeatDetails(ctx, &p.out); err != nil {
 			return nil, err
@@ -107,9 +112,6 @@ func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*Charg
 	}
 	ctx, stop := keepBeating(ctx, p.progress)
 	defer stop()
-	if in.Run.Settings.WorkflowPerCharge {
-		return p.listAll(ctx)
-	}
 	return p.run(ctx)
 }
 
@@ -123,33 +125,6 @@ func (p *page) progress() any {
 	return p.out
 }
 
-// errThrough ends a list.
-var errThrough = errors.New("the range is through")
-
-// listAll makes an exception of everyone.
-func (p *page) listAll(ctx context.Context) (*ChargePageOutput, error) {
-	if err := p.stopIfReplaced(ctx); err != nil || p.stopped() {
-		return &p.out, err
-	}
-	now, err := p.store.Now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := &ChargePageOutput{Cursor: p.in.UpTo, Done: true}
-	q := billing.EligibleQuery{At: now, CutOff: p.in.Run.CutOff, Uncharged: p.in.Run.Period, After: p.in.After}
-	err = p.store.Eligible(ctx, q, func(id string) error {
-		if id > p.in.UpTo {
-			return errThrough
-		}
-		out.Exceptions = append(out.Exceptions, id)
-		return nil
-	})
-	if errors.Is(err, errThrough) {
-		err = nil
-	}
-	return out, err
-}
-
 func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	p.own, err = within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
 		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner)
@@ -159,39 +134,50 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	}
 	p.out.Done = p.out.Done && len(p.own) == 0
 	for !p.out.Done && p.out.Stop == "" {
-		if err := p.nextBatch(ctx); err != nil {
-			return nil, asFailure(p.notHere(ctx, err))
+		if err := p.stopIfReplaced(ctx, p.nextBatch(ctx)); err != nil {
+			return nil, asFailure(p.notYet(ctx, p.in.Installation, err))
 		}
 	}
 	return &p.out, p.release(ctx)
 }
 
-// stopIfReplaced stops the page in a database that the run has not looked through.
-// Claims ask for themselves.
-func (p *page) stopIfReplaced(ctx context.Context) error {
-	replaced, err := p.replaced(ctx, p.in.Incarnation)
-	if replaced {
-		p.stop(StopReplaced, "")
+// stopIfReplaced stops the page if the error says that the database is not the one with
+// which the run began.
+func (p *page) stopIfReplaced(ctx context.Context, err error) error {
+	switch billing.CodeOf(err) {
+	case billing.CodeDatabaseReplaced:
+		p.startRecall(ctx, p.in.Installation)
+	case billing.CodeRunNotFound:
+	default:
+		return err
 	}
-	return err
+	p.stop(StopReplaced, "")
+	return nil
 }
 
 // holdOwn holds the claims of an earlier try, without those that somebody has taken
-// over or settled since. In another database they may have been sent, whatever they
-// say.
+// over or settled since.
 func (p *page) holdOwn(ctx context.Context) error {
 	ids := make([]billing.RequestID, 0, len(p.own))
 	for _, c := range p.own {
 		ids = append(ids, c.RequestID)
 	}
 	held, err := within(ctx, func(ctx context.Context) ([]billing.RequestID, error) {
-		return p.store.HoldClaims(ctx, p.owner, ids, p.heldFor())
+		return p.store.HoldClaims(ctx, p.claim(0), ids)
 	})
 	if err != nil {
 		return err
 	}
 	p.own = slices.DeleteFunc(p.own, func(c billing.Charge) bool { return !slices.Contains(held, c.RequestID) })
-	return p.stopIfReplaced(ctx)
+	return nil
+}
+
+// claim asks for the next claims of the page, at most limit.
+func (p *page) claim(limit int) billing.PageClaim {
+	return billing.PageClaim{
+		RunID: p.in.RunID, Owner: p.owner, Period: p.in.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
+		Limit: limit, HeldFor: p.heldFor(), Unheld: p.perCharge, Installation: p.in.Installation, Recalled: p.in.Recalled,
+	}
 }
 
 // release lets go of the claims of an earlier try that this one does not place,
@@ -213,11 +199,14 @@ func (p *page) notPlaced(charge billing.Charge) *billing.Charge {
 	return unresolved(charge, FailureInDoubt, sentEarlier)
 }
 
-// nextBatch claims, orders and settles one batch, as soon as the run's pace lets
+// nextBatch claims, orders and settles one batch, as soon as the run's pace permits
 // it.
 func (p *page) nextBatch(ctx context.Context) error {
+	if p.perCharge {
+		return p.claimForWorkflows(ctx)
+	}
 	slots, err := within(ctx, func(ctx context.Context) (billing.Slots, error) {
-		return p.store.ReserveSlots(ctx, p.in.Run.ID, p.batch)
+		return p.store.ReserveSlots(ctx, p.in.RunID, p.batch)
 	})
 	switch {
 	case err != nil:
@@ -238,8 +227,46 @@ func (p *page) nextBatch(ctx context.Context) error {
 	return p.claimAndPlace(ctx, slots, first)
 }
 
+// claimForWorkflows claims a batch that nobody holds: each charge gets a workflow of its
+// own, by the run's watch. It does not run ahead of them: a cancel is honoured until the
+// claim.
+func (p *page) claimForWorkflows(ctx context.Context) error {
+	run, err := within(ctx, func(ctx context.Context) (*billing.Run, error) { return p.store.RunByID(ctx, p.in.RunID) })
+	switch {
+	case err != nil:
+		return err
+	case run.State != billing.RunRunning:
+		p.stop(StopRun, "")
+		return nil
+	}
+	waiting, err := within(ctx, func(ctx context.Context) (int, error) { return p.store.OpenCharges(ctx, p.in.RunID, billing.Nobody) })
+	if err != nil {
+		return err
+	}
+	if waiting >= maxWaiting {
+		return sleep(ctx, patience)
+	}
+	claimed, err := p.claimNext(ctx, maxBatch)
+	p.passed(claimed)
+	return err
+}
+
+func (p *page) claimNext(ctx context.Context, limit int) (billing.PageClaimed, error) {
+	return within(ctx, func(ctx context.Context) (billing.PageClaimed, error) { return p.store.ClaimPage(ctx, p.claim(limit)) })
+}
+
+// passed notes how far the page has come.
+func (p *page) passed(claimed billing.PageClaimed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if claimed.Cursor != "" {
+		p.out.Cursor, p.out.Done = claimed.Cursor, claimed.Done && p.out.Stop == ""
+		p.out.Locked += claimed.Locked
+	}
+}
+
 func (p *page) placeOwn(ctx context.Context, slots billing.Slots, first time.Time) error {
-	if err := p.holdOwn(ctx); err != nil || p.stopped() {
+	if err := p.holdOwn(ctx); err != nil {
 		return err
 	}
 	n := min(len(p.own), slots.Count)
@@ -249,29 +276,16 @@ func (p *page) placeOwn(ctx context.Context, slots billing.Slots, first time.Tim
 }
 
 func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first time.Time) error {
-	claimed, err := within(ctx, func(ctx context.Context) (billing.PageClaimed, error) {
-		return p.store.ClaimPage(ctx, billing.PageClaim{
-			RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
-			Limit: slots.Count, HeldFor: p.heldFor(), IdempotentShop: p.policy.Idempotent, Incarnation: p.in.Incarnation,
-			Installation: p.in.Installation,
-		})
-	})
-	switch {
-	case err != nil:
+	claimed, err := p.claimNext(ctx, slots.Count)
+	if err != nil {
 		return err
-	case claimed.Replaced:
-		p.stop(StopReplaced, "")
-		return nil
 	}
 	begun := time.Now()
 	if err := p.place(ctx, claimed.Charges, first, slots.Interval, p.order); err != nil {
 		return err
 	}
 	p.adapt(time.Since(begun), len(claimed.Charges))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.out.Cursor, p.out.Done = claimed.Cursor, claimed.Done && p.out.Stop == ""
-	p.out.Exceptions = append(p.out.Exceptions, claimed.LeftOver...)
+	p.passed(claimed)
 	return nil
 }
 
@@ -312,10 +326,10 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 			settled = append(settled, *charge)
 		}
 	}
+	p.judge(settled)
 	if err := p.settle(ctx, settled); err != nil {
 		return err
 	}
-	p.judge(settled)
 	return errors.Join(ctx.Err(), p.unknown)
 }
 
@@ -387,7 +401,7 @@ func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
 	for wait := patience; ; wait = min(2*wait, beat) {
 		// The end of the activity does not undo an order.
 		_, err := within(context.WithoutCancel(ctx), func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, p.store.SettlePage(ctx, charges)
+			return struct{}{}, p.store.SettlePage(ctx, charges, !p.stopped())
 		})
 		switch {
 		case err == nil:
@@ -403,29 +417,20 @@ func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
 	}
 }
 
-// judge looks at a batch that is settled: what did not go through is an
-// exception, unless the shop fails for most.
-func (p *page) judge(settled []billing.Charge) {
-	var exceptions []string
+// judge looks at what came of a batch: if most orders of the page fail, it stops. The
+// claims of a page that has stopped stay its own, for when it goes on.
+func (p *page) judge(placed []billing.Charge) {
 	detail := ""
-	for _, c := range settled {
+	for _, c := range placed {
 		if c.Attempts > 0 {
 			p.tried++
 		}
 		if c.Status == billing.Pending {
-			exceptions = append(exceptions, c.SubscriptionID)
+			p.failed++
 			detail = c.FailureDetail
 		}
 	}
-	p.failed += len(exceptions)
-	if p.stopped() {
-		return // its claims are found again when it goes on
-	}
-	if p.tried >= enoughToJudge && 2*p.failed > p.tried {
+	if !p.stopped() && p.tried >= enoughToJudge && 2*p.failed > p.tried {
 		p.stop(StopFailing, detail)
-		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.out.Exceptions = append(p.out.Exceptions, exceptions...)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"go.temporal.io/sdk/activity"
 	"golang.org/x/sync/errgroup"
 
 	"drayman/billing"
@@ -14,99 +15,95 @@ import (
 // Execution is one run of a ChargeSubscription workflow, as Temporal lists it.
 type Execution struct {
 	WorkflowID     string
-	RunID          string
+	RunID          string // Temporal's
 	SubscriptionID string
+	Period         billing.Period
 }
 
-// Memory is what Temporal remembers of charges. Package workflows knows how to
-// ask; it cannot be imported here.
-type Memory interface {
-	// Executions lists the period's executions that have completed, and thereby
-	// charged, or all others; the latest first, a page at a time.
-	Executions(ctx context.Context, period billing.Period, completed bool, token []byte) (page []Execution, next []byte, err error)
-	// Charge reads the charge of an execution from its history; nil if it came to
-	// none, or if another installation has asked for it. It is pending where the history
-	// tells no outcome; where nothing but the request id is known, its customer is empty.
-	Charge(ctx context.Context, installation string, e Execution) (*billing.Charge, error)
+// RecallInput names the installation whose database is to be looked through.
+type RecallInput struct {
+	Installation string `json:"installation"`
 }
 
-// WithMemory gives the activities a memory; without one, RecallCharges does
-// nothing. It is no method: those are activities.
-func WithMemory(a *Activities, m Memory) *Activities {
-	a.memory = m
-	return a
-}
-
-// RecallChargesInput names a run that begins.
-type RecallChargesInput struct {
-	Run          billing.Run `json:"run"`
-	Installation string      `json:"installation"`
-}
-
-// RecallChargesOutput counts what the ledger had forgotten.
-type RecallChargesOutput struct {
-	Recalled int `json:"recalled"`
-	// Incarnation is the database's that they are in.
+// RecallOutput says what the ledger had forgotten.
+type RecallOutput struct {
+	Charges int `json:"charges"` // put back
+	// Incarnation is the database's that may charge again.
 	Incarnation string `json:"incarnation"`
-	// By is when the newest charge was made that was open while no page was at work: of
-	// those that are no younger, no page works on one.
-	By time.Time `json:"by"`
-	// Idempotent says that the run may ask again for orders of pages that the ledger
-	// has forgotten.
-	Idempotent bool `json:"idempotent"`
 }
 
-// recallReads is how many histories are read at once.
-const recallReads = 8
+const (
+	// recallReads is how many histories are read at once.
+	recallReads = 8
+	// listPause is the wait between two looks whether Temporal's list has caught up, and,
+	// when it has, for what its other shards still have to write.
+	listPause = 500 * time.Millisecond
+)
 
-// RecallCharges frees what pages have claimed that work no longer, and puts charges
-// of the month back into the ledger that Temporal remembers and the ledger does
-// not: the database was restored to an earlier time. Most of them a run would ask
-// for again under the same request ids; but not those that callers made under ids
-// of their own, nor second attempts.
+// Recall has the ledger know what Temporal remembers of every month and the ledger does
+// not: the database was restored to an earlier time, or a standby took its place. Then the
+// database may charge again; see models.Store.Recalled for what becomes of the runs.
 //
-// Where nothing is forgotten it costs one list of the month's workflows, a
+// A run would ask again for most of what was forgotten, under the same request ids; but not
+// for the charges that callers made under ids of their own, nor for second attempts.
+//
+// If nothing is forgotten it costs one list of the executions that Temporal keeps, a
 // thousand at a time, and one query for each thousand.
-func (a *Activities) RecallCharges(ctx context.Context, in RecallChargesInput) (*RecallChargesOutput, error) {
-	if err := a.requireCharging(ctx, in.Installation); err != nil {
-		return nil, err
-	}
+func (a *Activities) Recall(ctx context.Context, in RecallInput) (*RecallOutput, error) {
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
-	// First of all: one that is replaced while we look is not the one we looked at.
-	incarnation, err := within(ctx, a.store.Incarnation)
-	if err != nil {
+	found, err := within(ctx, a.store.Installation)
+	if err == nil {
+		err = found.Requires(in.Installation)
+	}
+	if err == nil {
+		err = found.Adopted()
+	}
+	out := &RecallOutput{Incarnation: found.Incarnation}
+	if err != nil || found.Recalled == found.Incarnation {
+		return out, asFailure(err)
+	}
+	if err := a.awaitList(ctx); err != nil {
 		return nil, err
 	}
-	run, err := a.recorded(ctx, in.Run.ID, in.Run.Period)
-	if err != nil {
+	if out.Charges, err = a.recallCharges(ctx, in); err != nil {
 		return nil, err
 	}
-	_, err = within(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.store.FreeClaims(ctx, *run) })
+	runs, err := a.temporal.Runs(ctx, in.Installation)
 	if err != nil {
-		return nil, asFailure(err)
+		return nil, fmt.Errorf("reading the runs that Temporal remembers: %w", err)
 	}
-	out := &RecallChargesOutput{Incarnation: incarnation, Idempotent: a.policy.Idempotent}
-	in.Run = *run
-	if a.memory != nil {
-		if out.Recalled, err = a.recallAll(ctx, in); err != nil {
-			return nil, err
-		}
+	doubt := billing.DoubtRepeat
+	if !a.policy.Idempotent {
+		doubt = billing.DoubtConfirm
 	}
-	// Last of all: what was put back is left over, too.
-	out.By, err = within(ctx, func(ctx context.Context) (time.Time, error) { return a.store.NewestOpen(ctx, run.Period) })
+	_, err = within(ctx, done(func(ctx context.Context) error { return a.store.Recalled(ctx, found.Incarnation, runs, doubt) }))
 	return out, err
 }
 
-// recallAll returns how many charges are in the ledger again.
-func (a *Activities) recallAll(ctx context.Context, in RecallChargesInput) (recalled int, err error) {
-	run := in.Run
+// awaitList waits until Temporal's list shows this very execution. The list follows the
+// executions by a moment; nobody has been charged since this one began.
+func (a *Activities) awaitList(ctx context.Context) error {
+	own := activity.GetInfo(ctx).WorkflowExecution
+	for {
+		listed, err := a.temporal.IsListed(ctx, own.ID, own.RunID)
+		if err != nil {
+			return fmt.Errorf("asking Temporal's list: %w", err)
+		}
+		if err := sleep(ctx, listPause); err != nil || listed {
+			return err
+		}
+	}
+}
+
+// recallCharges returns how many charges are in the ledger again.
+func (a *Activities) recallCharges(ctx context.Context, in RecallInput) (recalled int, err error) {
 	// The others are listed first: one that completes meanwhile is in both lists.
-	others, err := a.forgotten(ctx, run.Period, false)
+	others, err := a.forgotten(ctx, false)
 	if err != nil {
 		return 0, err
 	}
-	charged, err := a.forgotten(ctx, run.Period, true)
+	charged, err := a.forgotten(ctx, true)
 	if err != nil {
 		return 0, err
 	}
@@ -119,33 +116,36 @@ func (a *Activities) recallAll(ctx context.Context, in RecallChargesInput) (reca
 	}
 	if recalled > 0 {
 		a.log.WarnContext(ctx, "Temporal remembers charges that the ledger did not have; it has them again. Was the database restored?",
-			"run", run.ID, "charges", recalled)
+			"charges", recalled)
 	}
 	return recalled, nil
 }
 
 // forgotten lists executions of which the ledger does not know: those that have
-// charged, where it shows no such charge, the latest first; others, where nothing
+// charged, if it shows no such charge, the latest first; others, if nothing
 // stands for the subscription, the earliest first.
-func (a *Activities) forgotten(ctx context.Context, period billing.Period, completed bool) ([]Execution, error) {
+func (a *Activities) forgotten(ctx context.Context, completed bool) ([]Execution, error) {
 	var found []Execution
 	for token := []byte(nil); ; {
-		page, next, err := a.memory.Executions(ctx, period, completed, token)
+		page, next, err := a.temporal.Executions(ctx, completed, token)
 		if err != nil {
 			return nil, fmt.Errorf("listing the charges that Temporal remembers: %w", err)
 		}
-		ids := make([]string, 0, len(page))
+		months := map[billing.Period][]string{}
 		for _, e := range page {
-			ids = append(ids, e.SubscriptionID)
+			months[e.Period] = append(months[e.Period], e.SubscriptionID)
 		}
-		standing, err := within(ctx, func(ctx context.Context) (map[string]billing.ChargeStatus, error) {
-			return a.store.Standing(ctx, period, ids)
-		})
-		if err != nil {
-			return nil, err
+		standing := map[billing.Period]map[string]billing.ChargeStatus{}
+		for period, ids := range months {
+			standing[period], err = within(ctx, func(ctx context.Context) (map[string]billing.ChargeStatus, error) {
+				return a.store.Standing(ctx, period, ids)
+			})
+			if err != nil {
+				return nil, err
+			}
 		}
 		for _, e := range page {
-			switch status := standing[e.SubscriptionID]; {
+			switch status := standing[e.Period][e.SubscriptionID]; {
 			case status == "", completed && status != billing.Charged:
 				found = append(found, e)
 			}
@@ -162,7 +162,7 @@ func (a *Activities) forgotten(ctx context.Context, period billing.Period, compl
 // recall reads histories, a few at once, and writes what they know in their
 // order. Of several that have charged a subscription, the first counts: a person has
 // corrected the charges before it. It returns how many charges are in the ledger again.
-func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotten []Execution) (recalled int, err error) {
+func (a *Activities) recall(ctx context.Context, in RecallInput, forgotten []Execution) (recalled int, err error) {
 	charged := map[string]bool{}
 	for len(forgotten) > 0 {
 		batch := forgotten[:min(len(forgotten), recallReads)]
@@ -171,7 +171,7 @@ func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotte
 		reads, readCtx := errgroup.WithContext(ctx)
 		for i, e := range batch {
 			reads.Go(func() (err error) {
-				charges[i], err = a.memory.Charge(readCtx, in.Installation, e)
+				charges[i], err = a.temporal.Charge(readCtx, in.Installation, e)
 				return err
 			})
 		}
@@ -179,11 +179,16 @@ func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotte
 			return recalled, fmt.Errorf("reading a charge that Temporal remembers: %w", err)
 		}
 		for _, c := range charges {
-			if c == nil || c.Status == billing.Charged && charged[c.SubscriptionID] {
+			if c == nil {
 				continue
 			}
-			charged[c.SubscriptionID] = charged[c.SubscriptionID] || c.Status == billing.Charged
-			written, err := within(ctx, func(ctx context.Context) (bool, error) { return a.putBack(ctx, in.Run, *c) })
+			month := c.Period.String() + " " + c.SubscriptionID
+			if c.Status == billing.Charged && charged[month] {
+				continue
+			}
+			charged[month] = charged[month] || c.Status == billing.Charged
+			c.Installation = in.Installation
+			written, err := within(ctx, func(ctx context.Context) (bool, error) { return a.putBack(ctx, *c) })
 			if err != nil {
 				return recalled, err
 			}
@@ -196,29 +201,18 @@ func (a *Activities) recall(ctx context.Context, in RecallChargesInput, forgotte
 }
 
 // putBack writes a remembered charge into the ledger: one that has charged also
-// where it stands there as pending or unresolved, any other unless something stands
-// there. What is open, the start of the run takes up.
-func (a *Activities) putBack(ctx context.Context, run billing.Run, c billing.Charge) (bool, error) {
-	c.Owner = fmt.Sprintf("billing-run/%s recall", run.ID)
-	if c.Status != billing.Declined { // else this run could not try it again
-		c.RunID = run.ID
-	}
+// if it stands there as pending or unresolved, any other unless something stands
+// there. Who sweeps takes up what is open.
+func (a *Activities) putBack(ctx context.Context, c billing.Charge) (bool, error) {
+	c.Owner, c.ClaimedUntil = billing.Nobody, time.Time{}
 	switch {
 	case c.CustomerID == "" && !a.policy.Idempotent:
 		return false, nil // the first call to such a shop comes after the customer is in the history
 	case c.CustomerID == "":
-		standing, err := a.store.Standing(ctx, c.Period, []string{c.SubscriptionID})
-		if err != nil || standing[c.SubscriptionID] != "" {
-			return false, err // it has begun since it was listed
-		}
-		// Most have begun just now, and nothing was forgotten.
-		_, err = a.store.ClaimCharge(ctx, billing.ChargeRequest{
-			SubscriptionID: c.SubscriptionID, Period: c.Period, RequestID: c.RequestID, RunID: c.RunID, RequireEligible: true,
-		}, c.Owner, false)
-		if billing.CodeOf(err) != "" {
-			return false, nil // no page would charge it either
-		}
-		return false, err
+		return false, a.store.PutBackRequest(ctx, billing.ChargeRequest{
+			SubscriptionID: c.SubscriptionID, Period: c.Period, RequestID: c.RequestID, RunID: c.RunID,
+			RequireEligible: true, Installation: c.Installation,
+		})
 	case c.Status == billing.Pending && !a.policy.Idempotent:
 		c = *unresolved(c, FailureInDoubt, "the database was restored to before this charge, and the shop is not idempotent")
 	}

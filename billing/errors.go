@@ -33,6 +33,7 @@ const (
 	CodeOtherInstallation    Code = "other_installation"
 	CodeDatabaseRefused      Code = "database_refused" // trying again is of no use
 	CodePastUnconfirmed      Code = "past_period_unconfirmed"
+	CodeDatabaseReplaced     Code = "database_replaced" // until the recall has looked through it
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for

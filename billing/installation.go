@@ -13,8 +13,13 @@ type Installation struct {
 	Name string // INSTALLATION, under which it was made or adopted; "" by default
 	Seat string // the server and database in which it was made or adopted
 
-	// Configured and Here are the name and the seat of the process that reads the row.
-	Configured, Here string
+	// Recalled is the incarnation of the database that the recall has looked through:
+	// what Temporal remembers of charges is in its ledger. See models.Store.Recalled.
+	Recalled string
+
+	// Configured, Here and Incarnation are the name, the seat and the incarnation that
+	// the process which reads the row finds.
+	Configured, Here, Incarnation string
 }
 
 // Adoption is a person's word that the database which stands here may charge.
@@ -40,10 +45,24 @@ func ValidateInstallation(name string) error {
 	return nil
 }
 
-// MayCharge returns an error with [CodeNotAdopted] where the database has been copied,
-// restored or moved, or is opened under another name, and no person has said yet that
-// it may charge.
+// MayCharge returns an error with [CodeNotAdopted] if no person has said that the
+// database may charge here, see [Installation.Adopted]; or with [CodeDatabaseReplaced] if
+// the database was restarted, restored or replaced since the last recall: it may lack
+// charges, so nobody is charged until the recall has looked through it.
 func (i Installation) MayCharge() error {
+	if err := i.Adopted(); err != nil {
+		return err
+	}
+	if i.Incarnation != i.Recalled {
+		return Errorf(CodeDatabaseReplaced, "the database was restarted, or another stands in its place; "+
+			"nobody is charged until the workflow Recall has put back what the ledger may lack, which takes some seconds")
+	}
+	return nil
+}
+
+// Adopted returns an error with [CodeNotAdopted] if the database was copied, restored or
+// moved, or is opened under another name, and no person has said that it may charge.
+func (i Installation) Adopted() error {
 	var found string
 	switch {
 	case i.ID == "":

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -93,12 +94,69 @@ type Run struct {
 	Reason   string      `json:"reason,omitempty"` // why it paused itself, or who paused it
 	Settings RunSettings `json:"settings"`
 	CutOff   time.Time   `json:"cut_off"` // who was eligible then, and is at the claim, is due
-	Due      int         `json:"due"`     // so many were due at the start, and not charged yet
+	Due      int         `json:"due"`     // who was due at the start, and not charged yet
 	EndedAt  *time.Time  `json:"ended_at,omitempty"`
-
-	// ExecutionID is the first execution of the run's workflow.
-	ExecutionID string `json:"-"`
+	// Doubt says that the ledger may lack orders of the run's pages.
+	Doubt RunDoubt `json:"doubt,omitempty"`
+	// ExecutionID is Temporal's id of the first execution of the run's workflow.
+	ExecutionID string `json:"execution_id"`
 }
+
+// Ended says that the run goes no further.
+func (r Run) Ended() bool { return r.EndedAt != nil }
+
+// RunDoubt is set by the recall on each run that was, or may have been, under way when the
+// database was replaced. It says what becomes of new claims of the month that no page makes.
+type RunDoubt string
+
+// The doubts. A page may have ordered for a subscription of which the ledger has no row.
+const (
+	// DoubtRepeat: the shop is idempotent. A new claim gets the request id that a run
+	// derives, under which a page would have ordered: it is then the same order.
+	DoubtRepeat RunDoubt = "repeat"
+	// DoubtConfirm: the shop is not idempotent. A new claim is unresolved at once, until a
+	// person has compared the ledger with the shop's orders and resumes a run of the month.
+	DoubtConfirm RunDoubt = "confirm"
+)
+
+// ReasonReplaced is why a run is paused while its month is in [DoubtConfirm].
+const ReasonReplaced = "the database was restarted, or another stands in its place, and the shop is not idempotent: " +
+	"see that the ledger has every order of the shop's, then resume"
+
+// RunChange is a write to a run's row: to its state, or, if OrdersPerSecond is given, to
+// its pace.
+type RunChange struct {
+	State           RunState `json:"state,omitempty"` // running, paused, finished or cancelled
+	Reason          string   `json:"reason,omitempty"`
+	OrdersPerSecond *float64 `json:"orders_per_second,omitempty"` // 0 is no cap
+	// UpdateID is the id of the Temporal update that asks; "" for none. The change is made
+	// once for each: a worker that repeats it must not undo a later one.
+	UpdateID string `json:"update_id,omitempty"`
+	// Recalled is the incarnation with which a run began that finishes; "" is any.
+	Recalled string `json:"recalled,omitempty"`
+}
+
+// PauseRun is the change by which a person pauses a run.
+func PauseRun(reason string) RunChange {
+	return RunChange{State: RunPaused, Reason: cmp.Or(reason, "paused by an operator")}
+}
+
+// Validate returns an error with [CodeInvalid] that names the first bad field.
+func (c RunChange) Validate() error {
+	if c.OrdersPerSecond != nil {
+		return ValidatePace(*c.OrdersPerSecond)
+	}
+	switch c.State {
+	case RunRunning, RunPaused, RunFinished, RunCancelled:
+		return nil
+	case RunAbandoned:
+	}
+	return Invalid("state", "must be running, paused, finished or cancelled")
+}
+
+// Nobody owns the claims that are open and let go: whoever comes first takes them over, or
+// the run that looks for them starts a workflow.
+const Nobody = "nobody"
 
 // RunCounts is what has become of a run's charges so far.
 type RunCounts struct {
@@ -126,16 +184,18 @@ type Slots struct {
 	Interval time.Duration
 }
 
-// LeftOverQuery asks for charges of a period that nobody works on, for a run to
-// take them up.
+// LeftOverQuery asks for open charges of a period that nobody holds, for a run to start
+// their workflows.
 type LeftOverQuery struct {
-	RunID      string
-	Period     Period
-	Unresolved bool // those too
-	// By: made by then, whoever holds them. Zero: those that nobody holds.
-	By    time.Time
-	After string // ids greater than this one
-	Limit int
+	RunID  string
+	Period Period
+	// All are also those that a workflow has claimed, which may be gone, or that a page of
+	// an earlier beginning of the run has left; else only those that were let go.
+	All        bool
+	Unresolved bool   // with All: those too
+	Pages      string // what the owners of the run's pages at work begin with
+	After      string // ids greater than this one
+	Limit      int
 }
 
 // PageClaim asks for the claims of a batch of a page.
@@ -148,28 +208,24 @@ type PageClaim struct {
 	Limit  int
 	// HeldFor is how long nobody else may take the claims over.
 	HeldFor time.Duration
-	// IdempotentShop: if not, claiming is leave to send, once.
-	IdempotentShop bool
-	// Incarnation is the database's that the run has looked through; no other
-	// gives claims. Empty is any.
-	Incarnation string
-	// Installation is the id of the installation that the run is of.
+	// Unheld has the claims be nobody's, for workflows of their own to be started: nothing
+	// is sent before those take them over.
+	Unheld bool
+	// Installation is the id of the one that the run is of; Recalled is the incarnation of
+	// the database with which it began: another one gives no claims.
 	Installation string
+	Recalled     string
 }
 
 // PageClaimed is what a batch came to.
 type PageClaimed struct {
 	Charges []Charge
-	// LeftOver are subscriptions that could not be claimed together: a person's
-	// transaction holds the row, or the derived request id is taken.
-	LeftOver []string
+	// Locked counts those passed over because another transaction holds their rows.
+	Locked int
 	// Cursor is the last id that was looked at; Done says that the range is
 	// through.
 	Cursor string
 	Done   bool
-	// Replaced says that nothing was claimed, and why: another database stands in
-	// the place of the known one.
-	Replaced bool
 }
 
 // ReportClass says what became of a subscription that was eligible at a run's

@@ -10,6 +10,11 @@ type RunStart struct {
 	Period      Period
 	ExecutionID string // the first execution of the run's workflow
 	Settings    RunSettings
+	// Installation is the id of the installation that asks.
+	Installation string
+	// Known is the run as its workflow last read it, if it has begun before: its row is made
+	// again if the database lacks it. Of its state and the row's, the stricter holds.
+	Known *Run
 	// ConfirmPast says that a month that is over is meant.
 	ConfirmPast bool
 	// Nominal is the time for which a schedule starts the run, however late; zero

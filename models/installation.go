@@ -28,25 +28,30 @@ func (s *Store) Installation(ctx context.Context) (billing.Installation, error) 
 }
 
 func (s *Store) installation(tx *gorm.DB) (billing.Installation, error) {
-	var rows []struct{ ID, Name, Seat, Here string }
-	err := tx.Raw("SELECT id, name, seat, " + s.here() + " AS here FROM installation").Scan(&rows).Error
+	var rows []struct{ ID, Name, Seat, Recalled, Here, Incarnation string }
+	err := tx.Raw("SELECT id, name, seat, recalled, " + s.here() + " AS here, " + s.incarnation() + " AS incarnation FROM installation").Scan(&rows).Error
 	found := billing.Installation{Configured: s.name}
 	if err != nil {
 		return found, fmt.Errorf("reading the installation: %w", err)
 	}
 	if len(rows) > 0 {
-		found.ID, found.Name, found.Seat, found.Here = rows[0].ID, rows[0].Name, rows[0].Seat, rows[0].Here
+		r := rows[0]
+		found.ID, found.Name, found.Seat, found.Recalled, found.Here, found.Incarnation = r.ID, r.Name, r.Seat, r.Recalled, r.Here, r.Incarnation
 	}
 	return found, nil
 }
 
-// mayCharge returns the refusal of a claim, see [billing.Installation]. It belongs into
-// the claim's transaction. Without asked, the id of the installation that asks, it
-// only looks where the database stands.
-func (s *Store) mayCharge(tx *gorm.DB, asked string) error {
+// mayCharge returns why nothing may be claimed or sent, see [billing.Installation]. It
+// belongs into the transaction of the claim, behind a statement that has locked the
+// ledger: nobody can replace it then. asked is the id of the installation that asks.
+// recalled is the incarnation with which a run began; "" is any that is recalled.
+func (s *Store) mayCharge(tx *gorm.DB, asked, recalled string) error {
 	found, err := s.installation(tx)
 	if err != nil {
 		return err
+	}
+	if recalled != "" && found.Adopted() == nil && found.Recalled != recalled {
+		return billing.Errorf(billing.CodeDatabaseReplaced, "the database was replaced since the run began")
 	}
 	if err := found.MayCharge(); err != nil || asked == "" {
 		return err
@@ -62,7 +67,7 @@ func (s *Store) MakeInstallation(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = tx.Exec("INSERT INTO installation (only_row, id, name, seat, made_at) VALUES (1, ?, ?, "+s.here()+", ?) ON CONFLICT DO NOTHING",
+		err = tx.Exec("INSERT INTO installation (only_row, id, name, seat, recalled, made_at) VALUES (1, ?, ?, "+s.here()+", "+s.incarnation()+", ?) ON CONFLICT DO NOTHING",
 			uuid.NewString(), s.name, timestamp{now}).Error
 		if err != nil {
 			return fmt.Errorf("making the installation: %w", err)
@@ -88,7 +93,7 @@ func (s *Store) Adopt(ctx context.Context, a billing.Adoption) (adopted billing.
 		if err != nil {
 			return err
 		}
-		if adopted = found; found.ID == "" || found.MayCharge() == nil && !a.Copy {
+		if adopted = found; found.ID == "" || found.Adopted() == nil && !a.Copy {
 			return nil
 		}
 		adopted.Name, adopted.Seat, changed = found.Configured, found.Here, true

@@ -13,25 +13,16 @@ import (
 	"drayman/billing"
 )
 
-// Incarnation tells the database from any other that takes its place: a backup
-// that was restored, a standby that lacks the last second. It changes also where
-// nothing is lost: on PostgreSQL when the server restarts or the ledger is
-// rewritten; on SQLite when a worker starts ([Store.Mark]) or the schema changes.
-func (s *Store) Incarnation(ctx context.Context) (string, error) {
-	return s.incarnation(s.read.WithContext(ctx))
-}
-
-func (s *Store) incarnation(tx *gorm.DB) (string, error) {
-	query := `SELECT concat_ws('/', extract(epoch FROM pg_postmaster_start_time()), oid, pg_relation_filenode('charge'))
-		FROM pg_database WHERE datname = current_database()`
+// incarnation tells the database from any other that takes its place, in SQL: a backup
+// that was restored, a standby that lacks the last second. It changes also if nothing is
+// lost: on PostgreSQL when the server restarts or the ledger is rewritten; on SQLite when
+// a worker starts ([Store.Mark]) or the schema changes.
+func (s *Store) incarnation() string {
 	if s.dialect == SQLite {
-		query = "SELECT user_version || '/' || schema_version FROM pragma_user_version, pragma_schema_version"
+		return "(SELECT user_version || '/' || schema_version FROM pragma_user_version, pragma_schema_version)"
 	}
-	var incarnation string
-	if err := tx.Raw(query).Row().Scan(&incarnation); err != nil {
-		return "", fmt.Errorf("asking which database this is: %w", err)
-	}
-	return incarnation, nil
+	return `(SELECT concat_ws('/', extract(epoch FROM pg_postmaster_start_time()), oid, pg_relation_filenode('charge'))
+		FROM pg_database WHERE datname = current_database())`
 }
 
 // Mark makes the database another incarnation where no server would tell that it is
@@ -41,51 +32,6 @@ func (s *Store) Mark(ctx context.Context) error {
 		return nil
 	}
 	return s.write.WithContext(ctx).Exec(fmt.Sprintf("PRAGMA user_version = %d", rand.Int32())).Error
-}
-
-// FreeClaims is for a run of which no page is at work: what its pages, or those of
-// earlier runs, have claimed and surely not sent, or to an idempotent shop, is free to
-// be taken over. It returns run_not_found where the run is gone. Where the shop is not
-// idempotent, claims stay held as long as a page that is cut off from Temporal could
-// still send them: their orders would be settled by a person before they are placed.
-func (s *Store) FreeClaims(ctx context.Context, run billing.Run) error {
-	return s.inTransaction(ctx, func(tx *gorm.DB) error {
-		if _, err := readRun(tx.Where("id = ?", run.ID)); err != nil {
-			return err
-		}
-		return tx.Model(&chargeRow{}).
-			Where("period = ? AND status = 'pending' AND claimed_until IS NOT NULL AND sent_at IS NULL", run.Period.String()).
-			Update("claimed_until", nil).Error
-	})
-}
-
-// NewestOpen returns when the newest charge of the period was made that is pending or
-// unresolved; now, if there is none. The clock may have been another server's.
-func (s *Store) NewestOpen(ctx context.Context, period billing.Period) (time.Time, error) {
-	tx := s.read.WithContext(ctx)
-	var newest *timestamp
-	err := tx.Raw("SELECT max("+s.time("created_at")+") FROM charge WHERE period = ? AND status IN ('pending', 'unresolved')", period.String()).Row().Scan(&newest)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("looking for the newest open charge: %w", err)
-	}
-	if newest == nil {
-		return s.now(tx)
-	}
-	return newest.Time, nil
-}
-
-// Replaced says that the database is no longer the known incarnation; without a
-// known one it cannot tell.
-func (s *Store) Replaced(ctx context.Context, known string) (bool, error) {
-	return s.replaced(s.read.WithContext(ctx), known)
-}
-
-func (s *Store) replaced(tx *gorm.DB, known string) (bool, error) {
-	if known == "" {
-		return false, nil
-	}
-	incarnation, err := s.incarnation(tx)
-	return err == nil && incarnation != known, err
 }
 
 // Standing returns how the charges of the subscriptions in the period stand,
@@ -121,4 +67,91 @@ func (s *Store) PutBack(ctx context.Context, c billing.Charge) (bool, error) {
 		return false, fmt.Errorf("putting a charge back: %w", written.Error)
 	}
 	return written.RowsAffected == 1, nil
+}
+
+// PutBackRequest claims a charge of which nothing but the request is known: its workflow
+// has begun, and may have asked an idempotent shop. The claim is nobody's: the workflow
+// takes it over. It does nothing if the request would be refused now, or has its row.
+func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) error {
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
+		if err := s.lockSubscription(tx, req.SubscriptionID); err != nil {
+			return err
+		}
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		facts, err := s.chargeFacts(tx, req, now)
+		if err != nil {
+			return err
+		}
+		var claim billing.Claim
+		if claim.Step, claim.Charge, err = billing.Decide(req, facts); err == nil && claim.Step == billing.StepPlace {
+			err = s.insertClaim(tx, &claim, claimant{req: req, facts: facts, owner: billing.Nobody, now: now})
+		}
+		if billing.CodeOf(err) != "" {
+			return nil // no page would charge it either
+		}
+		return err
+	})
+}
+
+// Recalled notes that the incarnation of the database has been looked through, so that it
+// may charge again. It puts back the rows of the runs that it lacks, and those that have
+// ended meanwhile end. Each run that was under way, by its row or by Temporal, gets the
+// doubt; with [billing.DoubtConfirm] it is paused for a person.
+//
+// It returns an error if the database is another one by now: look through that one.
+func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []billing.Run, doubt billing.RunDoubt) error {
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
+		if err := tx.Exec(s.lockLedger()).Error; err != nil {
+			return err
+		}
+		found, err := s.installation(tx)
+		switch {
+		case err != nil:
+			return err
+		case found.Incarnation != incarnation:
+			return fmt.Errorf("the database was replaced again: it is %q, not %q", found.Incarnation, incarnation)
+		}
+		for _, run := range remembered {
+			if err := putBackRun(tx, run, doubt); err != nil {
+				return err
+			}
+		}
+		open := func() *gorm.DB { return tx.Model(&runRow{}).Where("ended_at IS NULL") }
+		if err := open().Update("doubt", string(doubt)).Error; err != nil {
+			return err
+		}
+		if doubt == billing.DoubtConfirm {
+			err := open().Where("state = ?", string(billing.RunRunning)).
+				Updates(map[string]any{"state": string(billing.RunPaused), "reason": billing.ReasonReplaced}).Error
+			if err != nil {
+				return err
+			}
+		}
+		return tx.Exec("UPDATE installation SET recalled = ?", incarnation).Error
+	})
+}
+
+// putBackRun writes the row of a remembered run that the database lacks, or ends the one
+// that it shows as open.
+func putBackRun(tx *gorm.DB, run billing.Run, doubt billing.RunDoubt) error {
+	run.Doubt = doubt
+	row := rowOfRun(run)
+	written := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(row)
+	if written.Error != nil || written.RowsAffected == 1 || !run.Ended() {
+		return written.Error
+	}
+	return tx.Model(&runRow{}).Where("execution_id = ? AND ended_at IS NULL", row.ExecutionID).
+		Updates(map[string]any{"state": row.State, "reason": row.Reason, "ended_at": row.EndedAt, "doubt": row.Doubt}).Error
+}
+
+// lockLedger is a statement after which nobody can put another ledger in the place of this
+// one until the transaction ends.
+func (s *Store) lockLedger() string {
+	if s.dialect == SQLite {
+		return "SELECT 1" // the immediate transaction does it
+	}
+	return "LOCK TABLE charge IN ROW SHARE MODE"
 }

@@ -27,6 +27,7 @@ type runRow struct {
 	PageSize          int
 	Concurrency       int
 	WorkflowPerCharge bool
+	Doubt             *string
 	NextSlot          *timestamp
 	EndedAt           *timestamp
 }
@@ -38,60 +39,114 @@ func (r runRow) run() (*billing.Run, error) {
 	return &billing.Run{
 		ID: r.ID, Period: period, Number: r.Number, State: billing.RunState(r.State), Reason: valueOf(r.Reason),
 		CutOff: r.CutOff.Time, Due: r.Due, EndedAt: timeOf(r.EndedAt), ExecutionID: r.ExecutionID,
+		Doubt: billing.RunDoubt(valueOf(r.Doubt)),
 		Settings: billing.RunSettings{
 			OrdersPerSecond: r.OrdersPerSecond, PageSize: r.PageSize, Concurrency: r.Concurrency, WorkflowPerCharge: r.WorkflowPerCharge,
 		},
 	}, nil
 }
 
-// StartRun records a new run, with its cut-off and how many are due, or returns
-// the one that the execution has recorded before. A run of the period that has
-// not ended was lost by Temporal: it becomes abandoned.
+// StartRun records a new run, with its cut-off and how many are due, or returns the one
+// that the execution has recorded before. It also returns the incarnation of the database
+// with which the run begins. A run of the period that has not ended was lost by Temporal:
+// it becomes abandoned.
+//
+// If orders of the month may be missing at a shop that is not idempotent, the run is
+// recorded as paused, see [billing.DoubtConfirm].
 //
 // It returns the refusals of [billing.RunStart.CutOff], at the database's time, and of
 // [billing.Installation].
-func (s *Store) StartRun(ctx context.Context, start billing.RunStart) (*billing.Run, error) {
-	var started *billing.Run
-	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
-		if err := s.mayCharge(tx, ""); err != nil {
-			return err
-		}
+func (s *Store) StartRun(ctx context.Context, start billing.RunStart) (started *billing.Run, recalled string, err error) {
+	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if err := s.lockRunsOf(tx, start.Period); err != nil {
 			return err
 		}
-		known, err := readRun(tx.Where("execution_id = ?", start.ExecutionID))
-		if billing.CodeOf(err) != billing.CodeRunNotFound {
-			started = known
+		if err := s.mayCharge(tx, start.Installation, ""); err != nil {
 			return err
 		}
+		found, err := s.installation(tx)
+		if err != nil {
+			return err
+		}
+		recalled = found.Recalled
 		now, err := s.now(tx)
 		if err != nil {
 			return err
 		}
-		cutOff, err := start.CutOff(now)
-		if err != nil {
-			return err
-		}
-		err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", start.Period.String()).
-			Updates(map[string]any{"state": string(billing.RunAbandoned), "ended_at": timestamp{now}}).Error
-		if err != nil {
-			return err
-		}
-		row := newRunRow(start, cutOff)
-		if err := tx.Raw("SELECT COALESCE(max(number), 0) + 1 FROM billing_run WHERE period = ?", row.Period).Scan(&row.Number).Error; err != nil {
-			return err
-		}
-		if row.Due, err = s.countDue(tx, start.Period, cutOff, now); err != nil {
-			return err
-		}
-		row.ID = fmt.Sprintf("%s/%d", start.Period, row.Number)
-		if err := tx.Create(&row).Error; err != nil {
-			return err
-		}
-		started, err = row.run()
+		started, err = s.beginRun(tx, start, now)
 		return err
 	})
-	return started, err
+	return started, recalled, err
+}
+
+func (s *Store) beginRun(tx *gorm.DB, start billing.RunStart, now time.Time) (*billing.Run, error) {
+	row, err := runWhere(tx, "execution_id = ?", start.ExecutionID)
+	if err != nil {
+		return nil, err
+	}
+	switch known := start.Known; {
+	case row == nil && known != nil:
+		row = rowOfRun(*known)
+		err = tx.Create(row).Error
+	case row == nil:
+		row, err = s.recordRun(tx, start, now)
+	case known != nil && row.EndedAt == nil && strictness(known.State) > strictness(billing.RunState(row.State)):
+		row.State, row.Reason, row.EndedAt = string(known.State), orNull(known.Reason), newTimestamp(known.EndedAt)
+		err = tx.Select("state", "reason", "ended_at").Updates(row).Error
+	}
+	if err != nil {
+		return nil, err
+	}
+	return row.run()
+}
+
+// strictness orders the states: of two, the greater starts fewer orders.
+func strictness(state billing.RunState) int {
+	switch state {
+	case billing.RunRunning:
+		return 0
+	case billing.RunPaused:
+		return 1
+	case billing.RunFinished, billing.RunCancelled, billing.RunAbandoned:
+	}
+	return 2
+}
+
+// recordRun writes the row of a run that begins.
+func (s *Store) recordRun(tx *gorm.DB, start billing.RunStart, now time.Time) (*runRow, error) {
+	cutOff, err := start.CutOff(now)
+	if err != nil {
+		return nil, err
+	}
+	err = tx.Model(&runRow{}).Where("period = ? AND ended_at IS NULL", start.Period.String()).
+		Updates(map[string]any{"state": string(billing.RunAbandoned), "ended_at": timestamp{now}}).Error
+	if err != nil {
+		return nil, err
+	}
+	row := newRunRow(start, cutOff)
+	if err := tx.Raw("SELECT COALESCE(max(number), 0) + 1 FROM billing_run WHERE period = ?", row.Period).Scan(&row.Number).Error; err != nil {
+		return nil, err
+	}
+	doubt, err := doubtOf(tx, start.Period)
+	if err != nil {
+		return nil, err
+	}
+	if doubt == billing.DoubtConfirm {
+		row.State, row.Reason = string(billing.RunPaused), orNull(billing.ReasonReplaced)
+	}
+	if row.Due, err = s.countDue(tx, start.Period, cutOff, now); err != nil {
+		return nil, err
+	}
+	row.ID = fmt.Sprintf("%s/%d", start.Period, row.Number)
+	return &row, tx.Create(&row).Error
+}
+
+// doubtOf returns whether orders of the month may be missing; of several runs the
+// graver doubt.
+func doubtOf(tx *gorm.DB, period billing.Period) (billing.RunDoubt, error) {
+	var doubt string
+	err := tx.Raw("SELECT COALESCE(min(doubt), '') FROM billing_run WHERE period = ?", period.String()).Row().Scan(&doubt)
+	return billing.RunDoubt(doubt), err // "confirm" comes before "repeat"
 }
 
 // lockRunsOf lets one run of the period begin at a time: each must find the one
@@ -109,6 +164,14 @@ func newRunRow(start billing.RunStart, cutOff time.Time) runRow {
 		OrdersPerSecond: start.Settings.OrdersPerSecond, PageSize: start.Settings.PageSize,
 		Concurrency: start.Settings.Concurrency, WorkflowPerCharge: start.Settings.WorkflowPerCharge,
 	}
+}
+
+// rowOfRun is the row of a run that is known from elsewhere.
+func rowOfRun(r billing.Run) *runRow {
+	row := newRunRow(billing.RunStart{Period: r.Period, ExecutionID: r.ExecutionID, Settings: r.Settings}, r.CutOff)
+	row.ID, row.Number, row.Due, row.Doubt = r.ID, r.Number, r.Due, orNull(string(r.Doubt))
+	row.State, row.Reason, row.EndedAt = string(r.State), orNull(storable(r.Reason, maxReason)), newTimestamp(r.EndedAt)
+	return &row
 }
 
 // CountDue counts who would be due now in a run of the period with the cut-off,
@@ -161,50 +224,61 @@ func (s *Store) Runs(ctx context.Context) ([]billing.Run, error) {
 }
 
 func readRun(scope *gorm.DB) (*billing.Run, error) {
-	var row runRow
-	err := scope.Take(&row).Error
-	if errors.Is(err, gorm.ErrRecordNotFound) {
+	row, err := runWhere(scope, "true")
+	switch {
+	case err != nil:
+		return nil, err
+	case row == nil:
 		return nil, billing.Errorf(billing.CodeRunNotFound, "there is no such billing run")
 	}
-	if err != nil {
-		return nil, err
-	}
 	return row.run()
+}
+
+// runWhere returns nil if there is no such run.
+func runWhere(scope *gorm.DB, condition string, arguments ...any) (*runRow, error) {
+	var row runRow
+	err := scope.Where(condition, arguments...).Take(&row).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, nil
+	}
+	return &row, err
 }
 
 // maxReason is the length of a run's reason, in characters.
 const maxReason = 1024
 
-// SetRunState moves a run that has not ended to the state, for the reason, and
-// returns it as it stands. A run that has ended stays as it is.
-func (s *Store) SetRunState(ctx context.Context, runID string, state billing.RunState, reason string) (*billing.Run, error) {
-	return s.changeRun(ctx, runID, func(now time.Time) map[string]any {
-		changes := map[string]any{"state": string(state), "reason": orNull(storable(reason, maxReason)), "ended_at": nil}
-		if state != billing.RunRunning && state != billing.RunPaused {
-			changes["ended_at"] = timestamp{now}
-		}
-		return changes
-	})
-}
-
-// SetRunPace changes the pace of a run that has not ended, in orders a second; 0
-// is no cap. It holds from the next batch of each page on.
-func (s *Store) SetRunPace(ctx context.Context, runID string, ordersPerSecond float64) (*billing.Run, error) {
-	return s.changeRun(ctx, runID, func(now time.Time) map[string]any {
-		// Slots given at a slow pace must not hold up a fast one, nor may new ones
-		// lie on top of those already given, which reach this far.
-		return map[string]any{"orders_per_second": ordersPerSecond, "next_slot": timestamp{now.Add(2 * slotHorizon)}}
-	})
-}
-
-func (s *Store) changeRun(ctx context.Context, runID string, changes func(now time.Time) map[string]any) (*billing.Run, error) {
+// ChangeRun changes a run that has not ended, and returns it as it stands. A resume by a
+// person also ends [billing.DoubtConfirm] for the month. The claims of a cancelled run that
+// were let go before anything was sent are withdrawn.
+//
+// It returns the refusals of [billing.RunChange.Validate]; run_not_found; run_not_active
+// if the run has ended; database_replaced if the change is for another incarnation.
+func (s *Store) ChangeRun(ctx context.Context, runID string, change billing.RunChange) (*billing.Run, error) {
+	if err := change.Validate(); err != nil {
+		return nil, err
+	}
 	var changed *billing.Run
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+		row, err := runWhere(s.forUpdate(tx), "id = ?", runID)
+		switch {
+		case err != nil:
+			return err
+		case row == nil:
+			return billing.Errorf(billing.CodeRunNotFound, "there is no billing run %q", runID)
+		}
+		if change.Recalled != "" {
+			if err := s.mayCharge(tx, "", change.Recalled); err != nil {
+				return err
+			}
+		}
 		now, err := s.now(tx)
 		if err != nil {
 			return err
 		}
-		err = tx.Model(&runRow{}).Where("id = ? AND ended_at IS NULL", runID).Updates(changes(now)).Error
+		first, err := isFirst(tx, runID, change.UpdateID, now)
+		if err == nil && first {
+			err = s.changeRun(tx, row, change, now)
+		}
 		if err != nil {
 			return err
 		}
@@ -212,6 +286,52 @@ func (s *Store) changeRun(ctx context.Context, runID string, changes func(now ti
 		return err
 	})
 	return changed, err
+}
+
+// isFirst notes the update, and says whether it was not noted before.
+func isFirst(tx *gorm.DB, runID, updateID string, now time.Time) (bool, error) {
+	if updateID == "" {
+		return true, nil
+	}
+	noted := tx.Exec("INSERT INTO billing_run_update (update_id, run_id, made_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+		updateID, runID, timestamp{now})
+	return noted.RowsAffected == 1, noted.Error
+}
+
+func (s *Store) changeRun(tx *gorm.DB, row *runRow, change billing.RunChange, now time.Time) error {
+	if row.EndedAt != nil {
+		return billing.Errorf(billing.CodeRunNotActive, "the run %s is not active: it is %s", row.ID, row.State)
+	}
+	changes := map[string]any{}
+	if pace := change.OrdersPerSecond; pace != nil {
+		// Slots given at a slow pace must not hold up a fast one, nor may new ones
+		// lie on top of those already given, which reach this far.
+		changes["orders_per_second"], changes["next_slot"] = *pace, timestamp{now.Add(2 * slotHorizon)}
+	} else {
+		changes["state"], changes["reason"] = string(change.State), orNull(storable(change.Reason, maxReason))
+		if change.State == billing.RunFinished || change.State == billing.RunCancelled {
+			changes["ended_at"] = timestamp{now}
+		}
+	}
+	if err := tx.Model(&runRow{}).Where("id = ?", row.ID).Updates(changes).Error; err != nil {
+		return err
+	}
+	switch change.State {
+	case billing.RunRunning:
+		return tx.Model(&runRow{}).Where("period = ? AND doubt = ?", row.Period, string(billing.DoubtConfirm)).Update("doubt", nil).Error
+	case billing.RunCancelled:
+		return withdrawUnsent(tx, row.ID, now)
+	case billing.RunPaused, billing.RunFinished, billing.RunAbandoned:
+	}
+	return nil
+}
+
+// withdrawUnsent ends the claims of a run that no page holds, no workflow has taken, and
+// of which nothing was sent: no order follows.
+func withdrawUnsent(tx *gorm.DB, runID string, now time.Time) error {
+	return tx.Model(&chargeRow{}).
+		Where("run_id = ? AND status = 'pending' AND claimed_until IS NULL AND sent_at IS NULL AND owner <> ?", runID, billing.ChargeOwner).
+		Updates(map[string]any{"status": string(billing.Withdrawn), "settled_at": timestamp{now}}).Error
 }
 
 // slotHorizon is how far ahead orders are let out: pages wait with their claims
@@ -313,12 +433,12 @@ func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts,
 	return counts, err
 }
 
-// OpenCharges counts the charges of the run that workflows of their own are at
-// work on.
-func (s *Store) OpenCharges(ctx context.Context, runID string) (int, error) {
+// OpenCharges counts the pending charges of the run that the owner has: workflows of their
+// own ([billing.ChargeOwner]), or [billing.Nobody].
+func (s *Store) OpenCharges(ctx context.Context, runID, owner string) (int, error) {
 	var n int
 	err := s.read.WithContext(ctx).Raw("SELECT count(*) FROM charge WHERE run_id = ? AND status = 'pending' AND owner = ?",
-		runID, billing.ChargeOwner).Scan(&n).Error
+		runID, owner).Scan(&n).Error
 	return n, err
 }
 
@@ -328,37 +448,50 @@ func (s *Store) OpenCharges(ctx context.Context, runID string) (int, error) {
 var cameLater = `(` + atCutOff(subscriptionStatusAt) + ` IS NULL
 	AND EXISTS (SELECT 1 FROM subscription_status_history h WHERE h.subscription_id = s.id))`
 
-// LeftOver returns, by id, the subscriptions whose charges the query asks for. It
-// leaves out those who came after the run's cut-off, unless the charge is the
-// run's own: such a charge was claimed when it was due, or put back. It returns
-// run_not_found where the run's row is gone.
+// LeftOver returns, by id, the subscriptions of the open charges that the query asks for.
+// It leaves out those who came after the run's cut-off, unless the charge is the run's own:
+// such a charge was claimed when it was due, or put back. It returns run_not_found if the
+// run's row is gone.
 func (s *Store) LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string, error) {
 	tx := s.read.WithContext(ctx)
-	now, err := s.now(tx)
-	if err != nil {
-		return nil, err
-	}
 	run, err := readRun(tx.Where("id = ?", q.RunID))
 	if err != nil {
 		return nil, err
 	}
-	which := s.time("l.created_at") + " <= @by"
-	if q.By.IsZero() {
-		which = "(l.claimed_until IS NULL OR " + s.time("l.claimed_until") + " < @now OR l.status <> 'pending')"
+	statuses, which := []string{string(billing.Pending)}, "l.owner = @nobody"
+	if q.All {
+		which = "substr(l.owner, 1, length(@pages)) <> @pages"
+		if q.Unresolved {
+			statuses = append(statuses, string(billing.Unresolved))
+		}
 	}
 	if s.dialect == SQLite {
 		which += " AND drayman_text(l.subscription_id) IS NOT NULL" // the next call goes on after the last id
 	}
-	statuses := []string{string(billing.Pending)}
-	if q.Unresolved {
-		statuses = append(statuses, string(billing.Unresolved))
-	}
 	var ids []string
 	err = tx.Raw(s.sql(`SELECT l.subscription_id FROM charge l LEFT JOIN subscription s ON s.id = l.subscription_id
-		WHERE l.period = @period AND l.status IN @statuses AND `+which+`
+		WHERE l.open_in = @period AND l.status IN @statuses AND `+which+`
 			AND (l.run_id = @run OR NOT `+cameLater+`)
 			AND l.subscription_id > @after ORDER BY l.subscription_id COLLATE "C" LIMIT @limit`),
-		sql.Named("period", q.Period.String()), sql.Named("statuses", statuses), sql.Named("now", timestamp{now}), sql.Named("by", timestamp{q.By}),
+		sql.Named("period", q.Period.String()), sql.Named("statuses", statuses), sql.Named("nobody", billing.Nobody), sql.Named("pages", q.Pages),
 		sql.Named("run", q.RunID), sql.Named("cutoff", timestamp{run.CutOff}), sql.Named("after", q.After), sql.Named("limit", q.Limit)).Scan(&ids).Error
 	return ids, err
+}
+
+// LiftHolds lets go of the claims of the period that are held by nobody any longer: the
+// time is over for which their page has held them; or, with all, whoever holds them, for a
+// run that begins at an idempotent shop, where two who ask for one order do no harm.
+func (s *Store) LiftHolds(ctx context.Context, period billing.Period, all bool) error {
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		held := tx.Model(&chargeRow{}).Where(`run_id IN (SELECT id FROM billing_run WHERE period = ?)
+			AND status = 'pending' AND claimed_until IS NOT NULL`, period.String())
+		if !all {
+			held = held.Where(s.time("claimed_until")+" < ?", timestamp{now})
+		}
+		return held.Updates(map[string]any{"claimed_until": nil, "owner": billing.Nobody}).Error
+	})
 }

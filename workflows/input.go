@@ -17,6 +17,7 @@ const (
 	chargeForm    = `{"installation": "…", "subscription_id": "…", "period": "2026-11", "request_id": "…", "require_eligible": true}`
 	runForm       = `{"installation": "…", "period": "2026-11", "settings": {"orders_per_second": 20}}`
 	scheduledForm = `{"installation": "…", "timezone": "UTC", "settings": {"orders_per_second": 20}}`
+	recallForm    = `{"installation": "…"}`
 	pauseForm     = `{"reason": "…"}, or no data`
 	paceForm      = `{"orders_per_second": 20}; 0 is no cap`
 	nothingForm   = "no data"
@@ -110,7 +111,7 @@ const mostBad = 1000
 
 func (s *runState) validate(period billing.Period) error {
 	switch {
-	case s.Run.Period != period || !billing.IsRunOf(s.Run.ID, period):
+	case s.Run.Period != period || !billing.IsRunOf(s.Run.ID, period) || (s.Execution == "") != (s.Recalled == ""):
 		return billing.Invalid("state", "must be of a run of "+period.String())
 	case s.Pages < 0 || s.Bad < 0 || s.Bad > mostBad:
 		return billing.Invalid("state", "must count from 0 on")
