@@ -66,7 +66,7 @@ func besiege(f testing.TB) *besieged {
 	b.handler = api.New(api.Config{
 		Store: store, Temporal: temporal, Zone: time.UTC, ChargeWait: time.Millisecond, RequireEligible: true,
 		Guard: guard.Policy{Hosts: []string{"drayman.example"}},
-		Ready: store.Ping, IsUnavailable: models.IsUnavailable, Version: "test",
+		Ready: store.Ping, Version: "test",
 	})
 	b.version = b.contentVersion(f)
 	return b

@@ -3,8 +3,11 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"drayman/billing"
 )
 
 // InstallationView is the database that this API serves.
@@ -35,10 +38,19 @@ func (a *api) getInstallation(ctx context.Context, _ *struct{}) (*installationOu
 	return &installationOutput{Body: view}, nil
 }
 
+// recallWait is how long a request waits for the recall of a replaced database, which
+// takes a second or two; then it is for the caller to ask again.
+const recallWait = 5 * time.Second
+
 // charging returns the id of the installation, or why it charges nobody. What would be
-// refused at the claim never reaches Temporal.
+// refused at the claim never reaches Temporal. In a database that was replaced, it starts
+// the recall and waits for it.
 func (a *api) charging(ctx context.Context) (string, error) {
 	found, err := a.store.Installation(ctx)
+	if err == nil && billing.CodeOf(found.MayCharge()) == billing.CodeDatabaseReplaced {
+		a.awaitRecall(ctx, found.ID)
+		found, err = a.store.Installation(ctx)
+	}
 	if err == nil {
 		err = found.MayCharge()
 	}
@@ -46,4 +58,26 @@ func (a *api) charging(ctx context.Context) (string, error) {
 		return "", a.problem(ctx, err)
 	}
 	return found.ID, nil
+}
+
+// awaitRecall returns when the recall has ended, however it did, or is not to be waited for
+// any longer. All requests share one.
+func (a *api) awaitRecall(ctx context.Context, installation string) {
+	recalled := a.recalls.DoChan(installation, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recallWait)
+		defer cancel()
+		run, err := a.names.StartRecall(ctx, a.temporal, installation)
+		if err == nil {
+			err = run.Get(ctx, nil)
+		}
+		if err != nil {
+			a.log.WarnContext(ctx, "the recall has not ended yet", "error", err)
+		}
+		return nil, nil
+	})
+	select {
+	case <-recalled:
+	case <-a.stopping:
+	case <-ctx.Done():
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"drayman/billing"
 	"drayman/guard"
+	"drayman/models"
 )
 
 // Problem is an error response after RFC 9457. Code is the stable name by which
@@ -75,6 +76,7 @@ var statusOf = map[billing.Code]int{
 	billing.CodeOtherInstallation:    http.StatusServiceUnavailable,
 	billing.CodeDatabaseRefused:      http.StatusInternalServerError,
 	billing.CodePastUnconfirmed:      http.StatusConflict,
+	billing.CodeDatabaseReplaced:     http.StatusServiceUnavailable,
 	codeBadRequest:                   http.StatusBadRequest,
 	codeNotFound:                     http.StatusNotFound,
 	codeMethodNotAllowed:             http.StatusMethodNotAllowed,
@@ -216,7 +218,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		return made
 	case errors.As(err, &known):
 		return knownProblem(known)
-	case a.isUnavailable(err):
+	case models.IsUnavailable(err):
 		a.log.WarnContext(ctx, "the database is unavailable", "error", err)
 		return newProblem(codeDatabaseUnavailable, "the database cannot serve this now; try again")
 	case errors.Is(ctx.Err(), context.Canceled):

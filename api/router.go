@@ -17,38 +17,14 @@ import (
 
 	"drayman/billing"
 	"drayman/guard"
+	"drayman/models"
 	"drayman/workflows"
 )
-
-// Store is what the API needs of the database.
-type Store interface {
-	Ping(ctx context.Context) error
-	Now(ctx context.Context) (time.Time, error)
-	Installation(ctx context.Context) (billing.Installation, error)
-	Clubs(ctx context.Context) ([]billing.Club, error)
-	Club(ctx context.Context, id int) (*billing.Club, error)
-	Subscribe(ctx context.Context, clubID int, customerID string) (*billing.Subscription, error)
-	Subscription(ctx context.Context, id string) (*billing.Subscription, error)
-	ChangeStatus(ctx context.Context, id string, change billing.StatusChange) (*billing.Subscription, error)
-	Explain(ctx context.Context, id string, at time.Time) (*billing.Explanation, error)
-	Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error
-	ChargeFacts(ctx context.Context, req billing.ChargeRequest) (billing.ChargeFacts, error)
-	Charges(ctx context.Context, subscriptionID string) ([]billing.Charge, error)
-	Charge(ctx context.Context, subscriptionID string, p billing.Period) (*billing.Charge, error)
-	Resolve(ctx context.Context, r billing.Resolution) (*billing.Charge, error)
-	Correct(ctx context.Context, c billing.Correction) ([]billing.Charge, error)
-	Run(ctx context.Context, period billing.Period) (*billing.Run, error)
-	Runs(ctx context.Context) ([]billing.Run, error)
-	CountDue(ctx context.Context, period billing.Period, cutOff time.Time) (int, error)
-	RunCounts(ctx context.Context, runID string) (billing.RunCounts, error)
-	Report(ctx context.Context, run billing.Run) (billing.Report, error)
-	ReportIDs(ctx context.Context, run billing.Run, class billing.ReportClass, yield func(id string) error) error
-}
 
 // Config is what the API is made of. All fields are required but Guard, whose zero
 // value fits a listener on loopback, and Logger.
 type Config struct {
-	Store    Store
+	Store    *models.Store
 	Temporal client.Client
 	// Names are those of the installation's workflows (INSTALLATION).
 	Names workflows.Names
@@ -65,14 +41,12 @@ type Config struct {
 	// Stopping is closed when the process should end: charges stop waiting for
 	// their outcome and answer 202.
 	Stopping <-chan struct{}
-	// IsUnavailable tells the store's errors that a later try may not meet.
-	IsUnavailable func(error) bool
 	Logger        *slog.Logger
 	Version       string
 }
 
 type api struct {
-	store           Store
+	store           *models.Store
 	temporal        client.Client
 	names           workflows.Names
 	zone            *time.Location
@@ -80,10 +54,10 @@ type api struct {
 	requireEligible bool
 	ready           func(ctx context.Context) error
 	stopping        <-chan struct{}
-	isUnavailable   func(error) bool
 	log             *slog.Logger
 
 	starts, waits singleflight.Group // of charges
+	recalls       singleflight.Group
 }
 
 // Limits of a request. Ids and statuses are small; nobody sends more in earnest.
@@ -100,7 +74,7 @@ func New(cfg Config) http.Handler {
 	a := &api{
 		store: cfg.Store, temporal: cfg.Temporal, names: cfg.Names, zone: cfg.Zone, chargeWait: cfg.ChargeWait,
 		requireEligible: cfg.RequireEligible, ready: cfg.Ready, stopping: cfg.Stopping,
-		isUnavailable: cfg.IsUnavailable, log: cfg.Logger,
+		log: cfg.Logger,
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

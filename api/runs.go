@@ -32,9 +32,9 @@ func (a *api) registerRuns(h huma.API) {
 	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/pause", "pause-run", "Pause a run",
 		"No more orders go out, within two seconds.", http.StatusNotFound, http.StatusConflict), a.pauseRun)
 	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/resume", "resume-run", "Resume a paused run",
-		"It goes on where it stood.", http.StatusNotFound, http.StatusConflict), a.controlRun(workflows.ResumeUpdate))
+		"It goes on where it stood.", http.StatusNotFound, http.StatusConflict), a.moveRun(billing.RunRunning))
 	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/cancel", "cancel-run", "Cancel a run",
-		"Open orders finish, no more start. Another run can charge the rest.", http.StatusNotFound, http.StatusConflict), a.controlRun(workflows.CancelUpdate))
+		"Open orders finish, no more start. Another run can charge the rest.", http.StatusNotFound, http.StatusConflict), a.moveRun(billing.RunCancelled))
 	huma.Register(h, operation(http.MethodPost, "/billing-run/{period}/pace", "pace-run", "Change a run's pace",
 		"Holds from the next batch of orders on.", http.StatusNotFound, http.StatusConflict), a.paceRun)
 	huma.Register(h, operation(http.MethodGet, "/billing-run/{period}/report", "report-run", "Account for a month",
@@ -98,8 +98,13 @@ type progressOutput struct {
 	Body   billing.Progress
 }
 
-// recordedWithin is how long a start waits until the run is on record.
-const recordedWithin = 10 * time.Second
+const (
+	// recordedWithin is how long a start waits until the run is on record.
+	recordedWithin = 10 * time.Second
+	// startAgain is the wait between two tries to start a run while another is in the way.
+	startAgain = 200 * time.Millisecond
+	runSilent  = "a run is in the way that is not on record; Temporal or all workers may be away; ask again, which is safe"
+)
 
 func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput, error) {
 	run, err := in.run(a.zone)
@@ -116,21 +121,34 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 		return nil, a.problem(ctx, err)
 	}
 	run.ConfirmPast = true // or it is the current month, which may end before a worker comes
-	started, err := a.executeRun(ctx, run)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &running) && a.awaitEnded(ctx, in.period()) {
-		started, err = a.executeRun(ctx, run)
+	return a.beginRun(ctx, run)
+}
+
+// beginRun starts the run, or finds the one that is running. In its way may also be one
+// that has ended by its row, and by Temporal in a moment; or one that is about to make its
+// row again, in a database that was restored.
+func (a *api) beginRun(ctx context.Context, in workflows.RunInput) (*progressOutput, error) {
+	deadline := time.Now().Add(recordedWithin)
+	for {
+		started, err := a.executeRun(ctx, in)
+		var running *serviceerror.WorkflowExecutionAlreadyStarted
+		switch {
+		case err == nil:
+			return a.progressOf(ctx, in.Period, started.GetRunID(), refusalOf(ctx, started), http.StatusAccepted)
+		case !errors.As(err, &running):
+			a.log.WarnContext(ctx, "could not start a billing run", "error", err)
+			return nil, newProblem(codeTemporalUnavailable, "the run could not be started; ask again, which is safe")
+		case a.mayBeActive(ctx, in.Period):
+			return a.progressOf(ctx, in.Period, "", nil, http.StatusOK)
+		case time.Now().After(deadline):
+			return nil, newProblem(codeTemporalUnavailable, runSilent)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, a.problem(ctx, ctx.Err())
+		case <-time.After(startAgain):
+		}
 	}
-	switch {
-	case errors.As(err, &running) && !a.mayBeActive(ctx, in.period()):
-		return nil, newProblem(codeTemporalUnavailable, runSilent)
-	case errors.As(err, &running):
-		return a.progressOf(ctx, in.period(), "", nil, http.StatusOK)
-	case err != nil:
-		a.log.WarnContext(ctx, "could not start a billing run", "error", err)
-		return nil, newProblem(codeTemporalUnavailable, "the run could not be started; ask again, which is safe")
-	}
-	return a.progressOf(ctx, in.period(), started.GetRunID(), refusalOf(ctx, started), http.StatusAccepted)
 }
 
 // mayStart asks of the month what the run will ask again, and says how many would
@@ -163,40 +181,6 @@ func (a *api) isRunning(ctx context.Context, period billing.Period) bool {
 	defer cancel()
 	d, err := a.temporal.DescribeWorkflowExecution(ctx, a.names.RunWorkflowID(period), "")
 	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
-}
-
-// awaitEnded reports that the workflow in the way of a new run is closed now. By
-// the database it has ended, and Temporal follows a moment later; or the database
-// does not know it, having been restored, and then it ends when it looks.
-func (a *api) awaitEnded(ctx context.Context, period billing.Period) bool {
-	if a.mayBeActive(ctx, period) {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	if a.isAnothers(ctx, period) {
-		return false
-	}
-	// One that has just begun answers when it is on record.
-	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: a.names.RunWorkflowID(period), UpdateName: workflows.CheckUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
-	})
-	if err == nil && handle.Get(ctx, nil) == nil && a.mayBeActive(ctx, period) {
-		return false
-	}
-	_ = a.temporal.GetWorkflow(ctx, a.names.RunWorkflowID(period), "").Get(ctx, nil) // however it ended
-	return ctx.Err() == nil
-}
-
-// isAnothers reports that the month's workflow belongs to another installation, which
-// shares the Temporal namespace.
-func (a *api) isAnothers(ctx context.Context, period billing.Period) bool {
-	asked, err := workflows.InstallationOf(ctx, a.temporal, a.names.RunWorkflowID(period))
-	if err != nil || asked == "" {
-		return false // there is none, or it does not answer: what follows says so
-	}
-	ours, err := a.store.Installation(ctx)
-	return err == nil && asked != ours.ID
 }
 
 // mayBeActive reports that the period's newest run has not ended by its record,
@@ -291,20 +275,20 @@ type pauseRunInput struct {
 }
 
 func (a *api) pauseRun(ctx context.Context, in *pauseRunInput) (*progressOutput, error) {
-	request := workflows.PauseRequest{}
+	reason := ""
 	if in.Body != nil {
-		request.Reason = in.Body.Reason
+		reason = in.Body.Reason
 	}
-	if err := billing.ValidateText("reason", request.Reason, 0, billing.MaxReason); err != nil {
+	if err := billing.ValidateText("reason", reason, 0, billing.MaxReason); err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return a.updateRun(ctx, in.period(), workflows.PauseUpdate, request)
+	return a.changeRun(ctx, in.period(), billing.PauseRun(reason))
 }
 
-// controlRun handles an update that has no argument.
-func (a *api) controlRun(update string) func(context.Context, *RunPath) (*progressOutput, error) {
+// moveRun handles a change of the run's state that has no argument.
+func (a *api) moveRun(state billing.RunState) func(context.Context, *RunPath) (*progressOutput, error) {
 	return func(ctx context.Context, in *RunPath) (*progressOutput, error) {
-		return a.updateRun(ctx, in.period(), update)
+		return a.changeRun(ctx, in.period(), billing.RunChange{State: state})
 	}
 }
 
@@ -316,49 +300,20 @@ type paceRunInput struct {
 }
 
 func (a *api) paceRun(ctx context.Context, in *paceRunInput) (*progressOutput, error) {
-	if err := billing.ValidatePace(in.Body.OrdersPerSecond); err != nil {
+	return a.changeRun(ctx, in.period(), billing.RunChange{OrdersPerSecond: &in.Body.OrdersPerSecond})
+}
+
+// changeRun writes to the row of the month's newest run, which decides: its pages read it
+// before each batch, and its workflow watches it. So it works while Temporal is away.
+func (a *api) changeRun(ctx context.Context, period billing.Period, change billing.RunChange) (*progressOutput, error) {
+	run, err := a.store.Run(ctx, period)
+	if err == nil {
+		run, err = a.store.ChangeRun(ctx, run.ID, change)
+	}
+	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return a.updateRun(ctx, in.period(), workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: in.Body.OrdersPerSecond})
-}
-
-const runSilent = "the run does not answer: Temporal or all workers may be away; ask again, which is safe"
-
-// updateTimeout bounds the wait for the run's workflow to carry out a wish.
-const updateTimeout = 15 * time.Second
-
-// updateRun sends an update to the run and answers with the progress after it.
-func (a *api) updateRun(ctx context.Context, period billing.Period, update string, args ...any) (*progressOutput, error) {
-	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
-	defer cancel()
-	if a.isAnothers(ctx, period) {
-		return nil, a.notActive(ctx, period)
-	}
-	handle, err := a.temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: a.names.RunWorkflowID(period), UpdateName: update, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
-	})
-	out := &progressOutput{Status: http.StatusOK}
-	if err == nil {
-		err = handle.Get(ctx, &out.Body)
-	}
-	var gone *serviceerror.NotFound
-	var failed *temporal.ApplicationError // the run ended while it was asked
-	switch {
-	case err == nil:
-		return out, nil
-	case errors.As(err, &gone), errors.As(err, &failed):
-		return nil, a.notActive(ctx, period)
-	}
-	a.log.WarnContext(ctx, "a billing run does not answer", "period", period.String(), "update", update, "error", err)
-	return nil, newProblem(codeTemporalUnavailable, runSilent)
-}
-
-func (a *api) notActive(ctx context.Context, period billing.Period) error {
-	run, err := a.store.Run(ctx, period)
-	if err != nil {
-		return a.problem(ctx, err)
-	}
-	return knownProblem(billing.Errorf(billing.CodeRunNotActive, "the run of %s is not active: it is %s", period, run.State))
+	return a.progressOutput(ctx, *run, http.StatusOK)
 }
 
 type reportInput struct {

@@ -99,7 +99,7 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 	s.start()
 	server := httptest.NewServer(api.New(api.Config{
 		Store: s.store, Temporal: s.temporal, Zone: o.zone, ChargeWait: o.chargeWait, RequireEligible: !o.anybody,
-		Guard: o.guard, Ready: s.store.Ping, IsUnavailable: models.IsUnavailable, Logger: log, Version: "test",
+		Guard: o.guard, Ready: s.store.Ping, Logger: log, Version: "test",
 	}))
 	t.Cleanup(server.Close)
 	s.url = server.URL

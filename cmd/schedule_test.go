@@ -44,7 +44,7 @@ func newPlanner(t *testing.T) *planner {
 	t.Cleanup(c.Close)
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
 	db := modelstest.SQLite(t)
-	handler := api.New(api.Config{Store: db.Open(t, nil), Temporal: c, Zone: time.UTC, IsUnavailable: models.IsUnavailable})
+	handler := api.New(api.Config{Store: db.Open(t, nil), Temporal: c, Zone: time.UTC})
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return &planner{temporal: c, db: db, env: map[string]string{

@@ -148,7 +148,7 @@ func (p *process) serveAPI(ctx context.Context, z zoneFlags, f httpFlags) error 
 			Guard: policy,
 			Store: p.store, Temporal: p.temporal, Names: p.names, Zone: zone, ChargeWait: f.ChargeWait, RequireEligible: f.ChargeRequireEligible,
 			Ready:         func(ctx context.Context) error { return checkSchema(ctx, p.store) },
-			IsUnavailable: models.IsUnavailable, Stopping: ctx.Done(), Logger: p.log, Version: Version,
+			Stopping: ctx.Done(), Logger: p.log, Version: Version,
 		}),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: api.MaxHeaderBytes, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
@@ -214,10 +214,11 @@ func (p *process) runWorker(ctx context.Context, z zoneFlags, f shopFlags) error
 	// net/http logs what a server sends unasked on an idle connection, and that
 	// may echo our secret.
 	log.SetOutput(redacting{client, p.log})
-	acts := activities.New(p.store, client, activities.Policy{
-		Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout,
-	}, zone, worker.Starter(p.temporal, p.names), p.log)
-	activities.WithMemory(acts, workflows.Memory{Client: p.temporal, Namespace: p.namespace, Names: p.names})
+	temporal := workflows.Temporal{Client: p.temporal, Namespace: p.namespace, Names: p.names}
+	acts := activities.New(activities.Config{
+		Store: p.store, Shop: client, Zone: zone, Temporal: temporal, Log: p.log,
+		Policy: activities.Policy{Idempotent: f.ShopIdempotent, RetryFor: f.ChargeRetryFor, ShopTimeout: f.ShopTimeout},
+	})
 	drain := max(drainTime, f.ShopTimeout+drainSettle)
 	return worker.New(p.temporal, p.names, acts, drain).Run(ctx, p.temporal, p.namespace, p.log)
 }
@@ -235,7 +236,7 @@ func (p *process) awaitAdoption(ctx context.Context) error {
 	for look := 0; ; look++ {
 		found, err := p.store.Installation(ctx)
 		if err == nil {
-			err = found.MayCharge()
+			err = found.Adopted()
 		}
 		switch {
 		case err == nil, ctx.Err() != nil:

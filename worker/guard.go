@@ -21,16 +21,16 @@ import (
 // asked says which workflow asks for each activity. A Temporal server starts
 // activities also without a workflow, and for those of anybody.
 var asked = map[string]string{
-	"ClaimCharge":   workflows.ChargeSubscriptionName,
-	"PlaceOrder":    workflows.ChargeSubscriptionName,
-	"SettleCharge":  workflows.ChargeSubscriptionName,
-	"StartRun":      workflows.BillingRunName,
-	"ControlRun":    workflows.BillingRunName,
-	"Progress":      workflows.BillingRunName,
-	"PlanRun":       workflows.BillingRunName,
-	"ChargePage":    workflows.BillingRunName,
-	"StartCharges":  workflows.BillingRunName,
-	"RecallCharges": workflows.BillingRunName,
+	"ClaimCharge":  workflows.ChargeSubscriptionName,
+	"PlaceOrder":   workflows.ChargeSubscriptionName,
+	"SettleCharge": workflows.ChargeSubscriptionName,
+	"StartRun":     workflows.BillingRunName,
+	"ChangeRun":    workflows.BillingRunName,
+	"Progress":     workflows.BillingRunName,
+	"PlanRun":      workflows.BillingRunName,
+	"ChargePage":   workflows.BillingRunName,
+	"WatchRun":     workflows.BillingRunName,
+	"Recall":       workflows.RecallName,
 }
 
 // Types of the errors of an activity that was not carried out.

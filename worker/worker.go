@@ -18,7 +18,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"drayman/activities"
-	"drayman/billing"
 	"drayman/workflows"
 )
 
@@ -28,16 +27,6 @@ const (
 	pollers         = 8
 	concurrentTasks = 200
 )
-
-// Starter starts the charges of billing runs through the client.
-func Starter(c client.Client, names workflows.Names) activities.StartCharge {
-	return func(ctx context.Context, installation, runID string, period billing.Period, subscriptionID string) error {
-		_, err := names.StartCharge(ctx, c, workflows.ChargeInput{
-			SubscriptionID: subscriptionID, Period: period, RunID: runID, RequireEligible: true, Installation: installation,
-		})
-		return err
-	}
-}
 
 // Workers polls both task queues of one process.
 type Workers struct {
@@ -74,6 +63,7 @@ func (w *Workers) register(log *slog.Logger) []sdk.Worker {
 	main := sdk.New(w.client, w.names.TaskQueue(), flows)
 	main.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	main.RegisterWorkflowWithOptions(workflows.BillingRun, workflow.RegisterOptions{Name: workflows.BillingRunName})
+	main.RegisterWorkflowWithOptions(workflows.Recall, workflow.RegisterOptions{Name: workflows.RecallName})
 	main.RegisterWorkflowWithOptions(workflows.ScheduledRun, workflow.RegisterOptions{Name: workflows.ScheduledRunName})
 
 	main.RegisterActivity(w.acts)
