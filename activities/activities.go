@@ -17,8 +17,8 @@ import (
 // Store is what activities need of the database.
 type Store interface {
 	ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error)
-	PermitSending(ctx context.Context, id billing.RequestID) (bool, error)
-	WithdrawSending(ctx context.Context, id billing.RequestID) error
+	PermitSending(ctx context.Context, id billing.RequestID, claimed time.Time, installation string) (permitted bool, sentAt time.Time, err error)
+	NotOrdered(ctx context.Context, id billing.RequestID, sentAt time.Time) error
 	SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error)
 	ChargeByRequestID(ctx context.Context, id billing.RequestID) (*billing.Charge, error)
 
@@ -38,7 +38,7 @@ type Store interface {
 	ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error)
 	OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error)
 	HoldClaims(ctx context.Context, owner string, ids []billing.RequestID, heldFor time.Duration) ([]billing.RequestID, error)
-	SettlePage(ctx context.Context, charges []billing.Charge) error
+	SettlePage(ctx context.Context, charges []billing.PlacedCharge) error
 
 	Incarnation(ctx context.Context) (string, error)
 	Replaced(ctx context.Context, known string) (bool, error)

@@ -197,7 +197,7 @@ func (p *page) holdOwn(ctx context.Context) error {
 // release lets go of the claims of an earlier try that this one does not place,
 // because the page has stopped: whoever wants those orders must not wait for it.
 func (p *page) release(ctx context.Context) error {
-	claims := make([]billing.Charge, 0, len(p.own))
+	claims := make([]billing.PlacedCharge, 0, len(p.own))
 	for _, c := range p.own {
 		claims = append(claims, *p.notPlaced(c))
 	}
@@ -206,11 +206,11 @@ func (p *page) release(ctx context.Context) error {
 
 // notPlaced is a claim of an earlier try as it is to be left: free to be taken
 // over, or in doubt, where it may have reached a shop that is not idempotent.
-func (p *page) notPlaced(charge billing.Charge) *billing.Charge {
-	if p.policy.Idempotent || charge.SentAt.IsZero() {
-		return &charge
+func (p *page) notPlaced(charge billing.Charge) *billing.PlacedCharge {
+	if !p.policy.Idempotent && !charge.SentAt.IsZero() {
+		charge = *unresolved(charge, FailureInDoubt, sentEarlier)
 	}
-	return unresolved(charge, FailureInDoubt, sentEarlier)
+	return &billing.PlacedCharge{Charge: charge}
 }
 
 // nextBatch claims, orders and settles one batch, as soon as the run's pace lets
@@ -252,16 +252,16 @@ func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first tim
 	claimed, err := within(ctx, func(ctx context.Context) (billing.PageClaimed, error) {
 		return p.store.ClaimPage(ctx, billing.PageClaim{
 			RunID: p.in.Run.ID, Owner: p.owner, Period: p.in.Run.Period, After: p.out.Cursor, UpTo: p.in.UpTo,
-			Limit: slots.Count, HeldFor: p.heldFor(), IdempotentShop: p.policy.Idempotent, Incarnation: p.in.Incarnation,
+			Limit: slots.Count, HeldFor: p.heldFor(), Incarnation: p.in.Incarnation,
 			Installation: p.in.Installation,
 		})
 	})
 	switch {
-	case err != nil:
-		return err
-	case claimed.Replaced:
+	case billing.CodeOf(err) == billing.CodeDatabaseReplaced:
 		p.stop(StopReplaced, "")
 		return nil
+	case err != nil:
+		return err
 	}
 	begun := time.Now()
 	if err := p.place(ctx, claimed.Charges, first, slots.Interval, p.order); err != nil {
@@ -271,7 +271,6 @@ func (p *page) claimAndPlace(ctx context.Context, slots billing.Slots, first tim
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.out.Cursor, p.out.Done = claimed.Cursor, claimed.Done && p.out.Stop == ""
-	p.out.Exceptions = append(p.out.Exceptions, claimed.LeftOver...)
 	return nil
 }
 
@@ -289,12 +288,12 @@ func (p *page) adapt(took time.Duration, orders int) {
 // place asks the shop for the orders, the first at the time of its slot and the
 // others an interval apart, and settles what came of them. An order that is not
 // sent, because the page stops, keeps its claim as order leaves it.
-func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.Charge) error {
+func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.PlacedCharge) error {
 	if len(charges) == 0 {
 		return nil
 	}
 	p.sendUntil = time.Now().Add(sendFor)
-	placed := make([]*billing.Charge, len(charges))
+	placed := make([]*billing.PlacedCharge, len(charges))
 	var orders errgroup.Group
 	orders.SetLimit(max(p.in.Concurrency, 1))
 	for i, charge := range charges {
@@ -306,7 +305,7 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 		})
 	}
 	_ = orders.Wait() // no order returns an error
-	var settled []billing.Charge
+	var settled []billing.PlacedCharge
 	for _, charge := range placed {
 		if charge != nil {
 			settled = append(settled, *charge)
@@ -320,42 +319,44 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 }
 
 // order places an order that was claimed just now. Where the page stops it
-// returns the claim as it is, surely not sent, to be let go.
-func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Charge {
+// returns the claim as it is, certainly not sent, to be let go.
+func (p *page) order(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() || time.Now().After(p.sendUntil) {
-		return &charge
+		return &billing.PlacedCharge{Charge: charge, NotOrdered: true}
 	}
 	// What is under way is not cut by a stop: whether the shop has the order would
 	// be in doubt. The call ends within the shop's timeout.
-	charge, _ = p.ask(context.WithoutCancel(ctx), charge)
+	charge, answer := p.ask(context.WithoutCancel(ctx), charge)
 	if charge.FailureCode == FailureShopRefused {
 		p.stop(StopRefused, charge.FailureDetail)
 	}
-	return &charge
+	return &billing.PlacedCharge{Charge: charge, NotOrdered: charge.Status == billing.Pending && !answer.Doubt}
 }
 
 // orderAgain places an order that an earlier try of the page has claimed, and
 // may have sent, which only an idempotent shop forgives.
-func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.Charge {
+func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() {
 		return p.notPlaced(charge)
 	}
-	if p.policy.Idempotent {
-		return p.order(ctx, charge)
-	}
-	doubted, err := p.doubted(ctx, charge)
-	if err != nil || doubted != nil {
-		p.giveUp(err)
-		return doubted
-	}
-	ordered := p.order(ctx, charge)
-	if ordered.Status == billing.Pending { // surely not sent: take the leave back
-		if err := p.withdraw(context.WithoutCancel(ctx), charge); err != nil {
+	permitted := false
+	if !p.policy.Idempotent || charge.SentAt.IsZero() {
+		var sentAt time.Time
+		var err error
+		permitted, sentAt, err = p.permit(ctx, charge.RequestID, time.Time{}, p.in.Installation)
+		switch {
+		case err != nil:
 			p.giveUp(err)
 			return nil
+		case sentAt.IsZero(): // somebody has settled it
+			return nil
+		case !permitted && !p.policy.Idempotent:
+			return &billing.PlacedCharge{Charge: *unresolved(charge, FailureInDoubt, sentEarlier)}
 		}
-		ordered.SentAt = time.Time{}
+		charge.SentAt = sentAt
 	}
+	ordered := p.order(ctx, charge)
+	ordered.NotOrdered = ordered.NotOrdered && permitted // else an earlier call may have ordered
 	return ordered
 }
 
@@ -383,7 +384,7 @@ func (p *page) stopped() bool {
 
 // settle records a batch. What was ordered must be recorded: it tries as long as
 // the activity lives, and after that the claims are found by its next try.
-func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
+func (p *page) settle(ctx context.Context, charges []billing.PlacedCharge) error {
 	for wait := patience; ; wait = min(2*wait, beat) {
 		// The end of the activity does not undo an order.
 		_, err := within(context.WithoutCancel(ctx), func(ctx context.Context) (struct{}, error) {
@@ -405,7 +406,7 @@ func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
 
 // judge looks at a batch that is settled: what did not go through is an
 // exception, unless the shop fails for most.
-func (p *page) judge(settled []billing.Charge) {
+func (p *page) judge(settled []billing.PlacedCharge) {
 	var exceptions []string
 	detail := ""
 	for _, c := range settled {

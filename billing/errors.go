@@ -32,7 +32,10 @@ const (
 	CodeNotAdopted           Code = "installation_not_adopted"
 	CodeOtherInstallation    Code = "other_installation"
 	CodeDatabaseRefused      Code = "database_refused" // trying again is of no use
-	CodePastUnconfirmed      Code = "past_period_unconfirmed"
+	// CodeDatabaseReplaced: the database has not been looked through since it was
+	// restarted, or since another took its place. Trying again helps.
+	CodeDatabaseReplaced Code = "database_replaced"
+	CodePastUnconfirmed  Code = "past_period_unconfirmed"
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for

@@ -148,10 +148,11 @@ type PageClaim struct {
 	Limit  int
 	// HeldFor is how long nobody else may take the claims over.
 	HeldFor time.Duration
-	// IdempotentShop: if not, claiming is leave to send, once.
-	IdempotentShop bool
-	// Incarnation is the database's that the run has looked through; no other
-	// gives claims. Empty is any.
+	// Unheld makes claims that nobody holds and that were not sent, for whoever takes
+	// them over.
+	Unheld bool
+	// Incarnation is the database's that the run has looked through; any other is
+	// refused with [CodeDatabaseReplaced]. Empty is any.
 	Incarnation string
 	// Installation is the id of the installation that the run is of.
 	Installation string
@@ -159,17 +160,24 @@ type PageClaim struct {
 
 // PageClaimed is what a batch came to.
 type PageClaimed struct {
+	// Charges are the claims. What they say of SentAt is this claim's own time: nothing
+	// was sent before.
 	Charges []Charge
-	// LeftOver are subscriptions that could not be claimed together: a person's
-	// transaction holds the row, or the derived request id is taken.
-	LeftOver []string
+	// Locked counts the subscriptions that were passed over because another
+	// transaction holds their rows.
+	Locked int
 	// Cursor is the last id that was looked at; Done says that the range is
 	// through.
 	Cursor string
 	Done   bool
-	// Replaced says that nothing was claimed, and why: another database stands in
-	// the place of the known one.
-	Replaced bool
+}
+
+// PlacedCharge is a claim of a page as it is to be settled.
+type PlacedCharge struct {
+	Charge // SentAt is as the page knows it, to tell whether somebody has sent the request since
+	// NotOrdered says of a pending charge that the shop has certainly made no order
+	// of it: it was not sent, or the only call to the shop certainly made none.
+	NotOrdered bool
 }
 
 // ReportClass says what became of a subscription that was eligible at a run's

@@ -64,7 +64,7 @@ func (s *Store) FreeClaims(ctx context.Context, run billing.Run) error {
 func (s *Store) NewestOpen(ctx context.Context, period billing.Period) (time.Time, error) {
 	tx := s.read.WithContext(ctx)
 	var newest *timestamp
-	err := tx.Raw("SELECT max("+s.time("created_at")+") FROM charge WHERE period = ? AND status IN ('pending', 'unresolved')", period.String()).Row().Scan(&newest)
+	err := tx.Raw("SELECT max("+s.time("created_at")+") FROM charge WHERE period = ? AND "+unsettled, period.String()).Row().Scan(&newest)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("looking for the newest open charge: %w", err)
 	}
@@ -89,7 +89,7 @@ func (s *Store) replaced(tx *gorm.DB, known string) (bool, error) {
 }
 
 // Standing returns how the charges of the subscriptions in the period stand,
-// without those that are declined.
+// without those that do not stand.
 func (s *Store) Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error) {
 	standing := map[string]billing.ChargeStatus{}
 	if len(ids) == 0 {
@@ -100,7 +100,7 @@ func (s *Store) Standing(ctx context.Context, period billing.Period, ids []strin
 		Status         string
 	}
 	err := s.read.WithContext(ctx).Raw(`SELECT subscription_id, status FROM charge
-		WHERE subscription_id IN @ids AND period = @period AND status <> 'declined'`,
+		WHERE subscription_id IN @ids AND period = @period AND `+stands,
 		sql.Named("ids", ids), sql.Named("period", period.String())).Scan(&found).Error
 	if err != nil {
 		return nil, fmt.Errorf("looking for charges that stand: %w", err)

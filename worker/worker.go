@@ -32,9 +32,9 @@ const (
 // Starter starts the charges of billing runs through the client.
 func Starter(c client.Client, names workflows.Names) activities.StartCharge {
 	return func(ctx context.Context, installation, runID string, period billing.Period, subscriptionID string) error {
-		_, err := names.StartCharge(ctx, c, workflows.ChargeInput{
+		_, err := names.StartCharge(ctx, c, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
 			SubscriptionID: subscriptionID, Period: period, RunID: runID, RequireEligible: true, Installation: installation,
-		})
+		}})
 		return err
 	}
 }
