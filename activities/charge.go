@@ -9,22 +9,10 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
-	"golang.org/x/sync/semaphore"
 
 	"drayman/billing"
 	"drayman/shop"
 )
-
-// ClaimChargeInput asks for a place in the ledger.
-type ClaimChargeInput struct {
-	SubscriptionID  string            `json:"subscription_id"`
-	Period          billing.Period    `json:"period"`
-	RequestID       billing.RequestID `json:"request_id"` // "": derived
-	RunID           string            `json:"run_id,omitempty"`
-	RequireEligible bool              `json:"require_eligible"`
-	Installation    string            `json:"installation"`                    // the id of the one that asks
-	Remembered      billing.RequestID `json:"remembered_request_id,omitempty"` // see [billing.ChargeRequest]
-}
 
 // ClaimChargeOutput is the claim, and how to treat the shop from here on: the
 // worker's settings become part of the history, so that a replay on a worker
@@ -32,6 +20,7 @@ type ClaimChargeInput struct {
 type ClaimChargeOutput struct {
 	Step   billing.Step    `json:"step"`
 	Charge *billing.Charge `json:"charge"`
+	Unsent bool            `json:"unsent,omitempty"` // see [billing.Claim]
 	Policy Policy          `json:"policy"`
 }
 
@@ -40,18 +29,15 @@ type ClaimChargeOutput struct {
 // A charge of another installation fails for good, and loudly: until the claim nothing
 // is lost by it, and to wait for another worker would hide that two share a queue. One
 // whose database is not adopted waits until a person has said what that is.
-func (a *Activities) ClaimCharge(ctx context.Context, in ClaimChargeInput) (*ClaimChargeOutput, error) {
+func (a *Activities) ClaimCharge(ctx context.Context, in billing.ChargeRequest) (*ClaimChargeOutput, error) {
 	if in.Installation == "" {
 		return nil, asFailure(billing.Invalid("installation", "must be the id of the installation that asks, see GET /installation"))
 	}
-	claim, err := a.store.ClaimCharge(ctx, billing.ChargeRequest{
-		SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, RequireEligible: in.RequireEligible,
-		Installation: in.Installation, Remembered: in.Remembered,
-	}, billing.ChargeOwner, a.policy.Idempotent)
+	claim, err := a.store.ClaimCharge(ctx, in, billing.ChargeOwner, a.policy.Idempotent)
 	if err != nil {
-		return nil, asFailure(a.notAdopted(ctx, err))
+		return nil, asFailure(a.notYet(ctx, in.Installation, err))
 	}
-	return &ClaimChargeOutput{Step: claim.Step, Charge: claim.Charge, Policy: a.policy}, nil
+	return &ClaimChargeOutput{Step: claim.Step, Charge: claim.Charge, Unsent: claim.Unsent, Policy: a.policy}, nil
 }
 
 // PlaceOrderInput is a claimed charge; its Attempts are the calls made before.
@@ -60,6 +46,12 @@ type PlaceOrderInput struct {
 	Charge       billing.Charge `json:"charge"`
 	RetryFor     time.Duration  `json:"retry_for,omitempty"`
 	Installation string         `json:"installation"`
+	// Unsent says that nothing was sent since the claim has set Charge.SentAt, as far
+	// as the claim knows. At a shop that is not idempotent the ledger has the last
+	// word: each call moves that time first. Inside a workflow task, at an idempotent
+	// shop, it says more: that this is the first call for the claim, by the very process
+	// that has made it.
+	Unsent bool `json:"unsent,omitempty"`
 }
 
 // NotPlaced are the details of PlaceOrder's errors: what to tell an operator if
@@ -75,7 +67,6 @@ const (
 	FailureShopNotNow  = "shop_not_now"    // the shop could not take the order yet
 	FailureShopRefused = "shop_refused_us" // the shop refused our credentials or address, no customer
 	FailureDeclined    = "declined"        // the shop declined this customer's order
-	FailureInDoubt     = "in_doubt"        // nobody knows whether the shop has the order
 )
 
 // refusedRetry is the wait after the shop has refused our set-up: a person must
@@ -86,12 +77,6 @@ const refusedRetry = 5 * time.Minute
 // tasks. A worker has twice as many places for local activities, so that claims and
 // settles do not wait while the shop hangs.
 const CallsAtOnce = 100
-
-// WithCallsAtOnce changes [CallsAtOnce], for workers with fewer places.
-func WithCallsAtOnce(a *Activities, n int64) *Activities {
-	a.atOnce = semaphore.NewWeighted(n)
-	return a
-}
 
 // PlaceOrderTime bounds one PlaceOrder, and must never cut a call: the longest call
 // to the shop, whatever SHOP_TIMEOUT the claiming worker had, and the ledger's part
@@ -152,19 +137,20 @@ func (a *Activities) placeOrder(ctx context.Context, in PlaceOrderInput) (*billi
 	if err != nil || charge.Status != billing.Pending {
 		return &charge, err
 	}
-	if !a.policy.Idempotent {
-		doubted, err := a.doubted(ctx, charge)
-		if err != nil || doubted != nil {
-			return doubted, err
-		}
+	certain, err := a.beforeCall(ctx, in, &charge)
+	switch {
+	case err != nil:
+		return nil, err
+	case !certain && !a.policy.Idempotent:
+		return unresolved(charge, billing.FailureInDoubt, sentEarlier), nil
 	}
 	charge.Attempts += int(info.Attempt) - 1 // ask counts one
 	charge, answer := a.ask(ctx, charge)
 	if charge.Status != billing.Pending {
 		return &charge, nil
 	}
-	if !a.policy.Idempotent {
-		if err := a.withdraw(ctx, charge); err != nil {
+	if certain && !answer.Doubt {
+		if err := a.notOrdered(ctx, charge); err != nil {
 			return nil, err
 		}
 	}
@@ -226,30 +212,55 @@ func (a *Activities) claimed(ctx context.Context, in billing.Charge) (billing.Ch
 	return *row, nil
 }
 
-// doubted asks leave to send to a shop that is not idempotent. Where it was given
-// before, the request may have gone out then: it returns the charge as
-// unresolved; nil means that it may be sent now.
-func (a *Activities) doubted(ctx context.Context, charge billing.Charge) (*billing.Charge, error) {
-	permitted, err := within(ctx, func(ctx context.Context) (bool, error) { return a.store.PermitSending(ctx, charge.RequestID) })
-	if err != nil {
-		return nil, fmt.Errorf("asking leave to send: %w", err)
+// beforeCall says whether the request has certainly not gone out earlier, and sees to
+// it that from now on the ledger does not say so any longer: the process may die in
+// the call. It sets the charge's time of sending to that in the ledger.
+//
+// Nothing need be written before the first call inside of the workflow task that has
+// claimed the charge, at an idempotent shop. A process that repeats the task claims
+// again, which moves the time.
+func (a *Activities) beforeCall(ctx context.Context, in PlaceOrderInput, charge *billing.Charge) (certain bool, err error) {
+	var claimed time.Time
+	if in.Unsent {
+		claimed = in.Charge.SentAt
 	}
-	if permitted {
-		return nil, nil
+	switch first := activity.GetInfo(ctx).IsLocalActivity && in.Unsent; {
+	case a.policy.Idempotent && first:
+		return charge.SentAt.Equal(claimed), nil
+	case a.policy.Idempotent: // a call of ours may have left the time as it was
+		claimed = time.Time{}
 	}
-	return unresolved(charge, FailureInDoubt, sentEarlier), nil
+	permitted, sentAt, err := a.permit(ctx, charge.RequestID, claimed, in.Installation)
+	if err == nil && !sentAt.IsZero() {
+		charge.SentAt = sentAt
+	}
+	return permitted, err
+}
+
+func (a *Activities) permit(ctx context.Context, id billing.RequestID, claimed time.Time, installation string) (permitted bool, sentAt time.Time, err error) {
+	sentAt, err = within(ctx, func(ctx context.Context) (at time.Time, err error) {
+		permitted, at, err = a.store.PermitSending(ctx, id, claimed, installation)
+		return at, err
+	})
+	switch {
+	case billing.CodeOf(err) != "":
+		return false, sentAt, a.notYet(ctx, installation, err)
+	case err != nil:
+		return false, sentAt, fmt.Errorf("asking leave to send: %w", err)
+	}
+	return permitted, sentAt, nil
 }
 
 // sentEarlier says why a charge is in doubt that was claimed and not settled.
 const sentEarlier = "the request may have reached the shop earlier, and the shop is not idempotent"
 
-// withdraw notes that nothing was sent.
-func (a *Activities) withdraw(ctx context.Context, charge billing.Charge) error {
+// notOrdered notes that the shop has certainly made no order.
+func (a *Activities) notOrdered(ctx context.Context, charge billing.Charge) error {
 	_, err := within(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, a.store.WithdrawSending(ctx, charge.RequestID)
+		return struct{}{}, a.store.NotOrdered(ctx, charge.RequestID, charge.SentAt)
 	})
 	if err != nil {
-		return fmt.Errorf("noting that nothing was sent: %w", err)
+		return fmt.Errorf("noting that nothing was ordered: %w", err)
 	}
 	return nil
 }
@@ -277,7 +288,7 @@ func (a *Activities) ask(ctx context.Context, charge billing.Charge) (billing.Ch
 			"http_status", answer.HTTPStatus, "detail", answer.Detail)
 	}
 	if charge.Status == billing.Pending && answer.Doubt && !a.policy.Idempotent {
-		charge = *unresolved(charge, FailureInDoubt, answer.Detail)
+		charge = *unresolved(charge, billing.FailureInDoubt, answer.Detail)
 	}
 	return charge, answer
 }
@@ -310,6 +321,9 @@ func (a *Activities) SettleCharge(ctx context.Context, in SettleChargeInput) (*b
 	switch c := in.Charge; {
 	case c.RequestID == "" || c.SubscriptionID == "" || c.Period.IsZero():
 		return nil, asFailure(billing.Invalid("charge", "must have a request id, a subscription and a period"))
+	case c.Status == billing.Withdrawn: // since it was claimed; there is nothing to record
+		withdrawn, err := a.store.ChargeByRequestID(ctx, c.RequestID)
+		return withdrawn, asFailure(err)
 	case c.Status != billing.Charged && c.Status != billing.Declined && c.Status != billing.Unresolved:
 		return nil, asFailure(billing.Invalid("status", "must be charged, declined or unresolved"))
 	}

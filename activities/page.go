@@ -127,7 +127,7 @@ func (p *page) progress() any {
 
 func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	p.own, err = within(ctx, func(ctx context.Context) ([]billing.Charge, error) {
-		return p.store.OwnClaims(ctx, p.in.Run.ID, p.owner)
+		return p.store.OwnClaims(ctx, p.in.RunID, p.owner)
 	})
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func (p *page) claim(limit int) billing.PageClaim {
 // release lets go of the claims of an earlier try that this one does not place,
 // because the page has stopped: whoever wants those orders must not wait for it.
 func (p *page) release(ctx context.Context) error {
-	claims := make([]billing.Charge, 0, len(p.own))
+	claims := make([]billing.PlacedCharge, 0, len(p.own))
 	for _, c := range p.own {
 		claims = append(claims, *p.notPlaced(c))
 	}
@@ -192,11 +192,11 @@ func (p *page) release(ctx context.Context) error {
 
 // notPlaced is a claim of an earlier try as it is to be left: free to be taken
 // over, or in doubt, where it may have reached a shop that is not idempotent.
-func (p *page) notPlaced(charge billing.Charge) *billing.Charge {
-	if p.policy.Idempotent || charge.SentAt.IsZero() {
-		return &charge
+func (p *page) notPlaced(charge billing.Charge) *billing.PlacedCharge {
+	if !p.policy.Idempotent && !charge.SentAt.IsZero() {
+		charge = *unresolved(charge, billing.FailureInDoubt, sentEarlier)
 	}
-	return unresolved(charge, FailureInDoubt, sentEarlier)
+	return &billing.PlacedCharge{Charge: charge}
 }
 
 // nextBatch claims, orders and settles one batch, as soon as the run's pace permits
@@ -303,12 +303,12 @@ func (p *page) adapt(took time.Duration, orders int) {
 // place asks the shop for the orders, the first at the time of its slot and the
 // others an interval apart, and settles what came of them. An order that is not
 // sent, because the page stops, keeps its claim as order leaves it.
-func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.Charge) error {
+func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.PlacedCharge) error {
 	if len(charges) == 0 {
 		return nil
 	}
 	p.sendUntil = time.Now().Add(sendFor)
-	placed := make([]*billing.Charge, len(charges))
+	placed := make([]*billing.PlacedCharge, len(charges))
 	var orders errgroup.Group
 	orders.SetLimit(max(p.in.Concurrency, 1))
 	for i, charge := range charges {
@@ -320,7 +320,7 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 		})
 	}
 	_ = orders.Wait() // no order returns an error
-	var settled []billing.Charge
+	var settled []billing.PlacedCharge
 	for _, charge := range placed {
 		if charge != nil {
 			settled = append(settled, *charge)
@@ -334,42 +334,44 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 }
 
 // order places an order that was claimed just now. Where the page stops it
-// returns the claim as it is, surely not sent, to be let go.
-func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Charge {
+// returns the claim as it is, certainly not sent, to be let go.
+func (p *page) order(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() || time.Now().After(p.sendUntil) {
-		return &charge
+		return &billing.PlacedCharge{Charge: charge, NotOrdered: true}
 	}
 	// What is under way is not cut by a stop: whether the shop has the order would
 	// be in doubt. The call ends within the shop's timeout.
-	charge, _ = p.ask(context.WithoutCancel(ctx), charge)
+	charge, answer := p.ask(context.WithoutCancel(ctx), charge)
 	if charge.FailureCode == FailureShopRefused {
 		p.stop(StopRefused, charge.FailureDetail)
 	}
-	return &charge
+	return &billing.PlacedCharge{Charge: charge, NotOrdered: charge.Status == billing.Pending && !answer.Doubt}
 }
 
 // orderAgain places an order that an earlier try of the page has claimed, and
 // may have sent, which only an idempotent shop forgives.
-func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.Charge {
+func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() {
 		return p.notPlaced(charge)
 	}
-	if p.policy.Idempotent {
-		return p.order(ctx, charge)
-	}
-	doubted, err := p.doubted(ctx, charge)
-	if err != nil || doubted != nil {
-		p.giveUp(err)
-		return doubted
-	}
-	ordered := p.order(ctx, charge)
-	if ordered.Status == billing.Pending { // surely not sent: take the leave back
-		if err := p.withdraw(context.WithoutCancel(ctx), charge); err != nil {
+	permitted := false
+	if !p.policy.Idempotent || charge.SentAt.IsZero() {
+		var sentAt time.Time
+		var err error
+		permitted, sentAt, err = p.permit(ctx, charge.RequestID, time.Time{}, p.in.Installation)
+		switch {
+		case err != nil:
 			p.giveUp(err)
 			return nil
+		case sentAt.IsZero(): // somebody has settled it
+			return nil
+		case !permitted && !p.policy.Idempotent:
+			return &billing.PlacedCharge{Charge: *unresolved(charge, billing.FailureInDoubt, sentEarlier)}
 		}
-		ordered.SentAt = time.Time{}
+		charge.SentAt = sentAt
 	}
+	ordered := p.order(ctx, charge)
+	ordered.NotOrdered = ordered.NotOrdered && permitted // else an earlier call may have ordered
 	return ordered
 }
 
@@ -397,7 +399,7 @@ func (p *page) stopped() bool {
 
 // settle records a batch. What was ordered must be recorded: it tries as long as
 // the activity lives, and after that the claims are found by its next try.
-func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
+func (p *page) settle(ctx context.Context, charges []billing.PlacedCharge) error {
 	for wait := patience; ; wait = min(2*wait, beat) {
 		// The end of the activity does not undo an order.
 		_, err := within(context.WithoutCancel(ctx), func(ctx context.Context) (struct{}, error) {
@@ -419,7 +421,7 @@ func (p *page) settle(ctx context.Context, charges []billing.Charge) error {
 
 // judge looks at what came of a batch: if most orders of the page fail, it stops. The
 // claims of a page that has stopped stay its own, for when it goes on.
-func (p *page) judge(placed []billing.Charge) {
+func (p *page) judge(placed []billing.PlacedCharge) {
 	detail := ""
 	for _, c := range placed {
 		if c.Attempts > 0 {

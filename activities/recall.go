@@ -214,7 +214,7 @@ func (a *Activities) putBack(ctx context.Context, c billing.Charge) (bool, error
 			RequireEligible: true, Installation: c.Installation,
 		})
 	case c.Status == billing.Pending && !a.policy.Idempotent:
-		c = *unresolved(c, FailureInDoubt, "the database was restored to before this charge, and the shop is not idempotent")
+		c = *unresolved(c, billing.FailureInDoubt, "the database was restored to before this charge, and the shop is not idempotent")
 	}
 	written, err := a.store.PutBack(ctx, c)
 	if written || err != nil || c.Status != billing.Charged {

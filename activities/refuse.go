@@ -65,14 +65,29 @@ func (a *Activities) startRecall(ctx context.Context, installation string) {
 // requireOurs returns an error unless this worker's database is the installation that
 // asks. Another worker may do the work, so it is tried again.
 func (a *Activities) requireOurs(ctx context.Context, asked string) error {
+	_, err := a.installation(ctx, asked)
+	return err
+}
+
+// requireCharging is [Activities.requireOurs] for what leads to orders: the database
+// must also be one that may charge.
+func (a *Activities) requireCharging(ctx context.Context, asked string) error {
+	found, err := a.installation(ctx, asked)
+	if err != nil {
+		return err
+	}
+	return a.notYet(ctx, asked, found.MayCharge())
+}
+
+func (a *Activities) installation(ctx context.Context, asked string) (billing.Installation, error) {
 	found, err := within(ctx, a.store.Installation)
 	if err == nil {
 		err = found.Requires(asked)
 	}
 	if billing.CodeOf(err) != billing.CodeOtherInstallation {
-		return err
+		return found, err
 	}
 	a.log.ErrorContext(ctx, "this worker does not charge", "error", err)
-	return temporal.NewApplicationErrorWithOptions(err.Error(), string(billing.CodeOtherInstallation),
+	return found, temporal.NewApplicationErrorWithOptions(err.Error(), string(billing.CodeOtherInstallation),
 		temporal.ApplicationErrorOptions{NextRetryDelay: elsewhere})
 }

@@ -25,9 +25,16 @@ type ChargeRecord struct {
 func records(charges []billing.Charge) []ChargeRecord {
 	out := make([]ChargeRecord, 0, len(charges))
 	for _, c := range charges {
-		out = append(out, ChargeRecord{Charge: c})
+		out = append(out, record(c))
 	}
 	return out
+}
+
+// record shows a charge, without who works on it and until when: nothing a caller could
+// act upon.
+func record(c billing.Charge) ChargeRecord {
+	c.Owner, c.ClaimedUntil = "", time.Time{}
+	return ChargeRecord{Charge: c}
 }
 
 func (a *api) registerCharges(h huma.API) {
@@ -101,7 +108,9 @@ func answer(c *billing.Charge, requested time.Time) (*chargeOutput, error) {
 		return nil, knownProblem(declined)
 	}
 	before := c.SettledAt != nil && c.SettledAt.Before(requested)
-	return &chargeOutput{Status: http.StatusOK, Body: ChargeRecord{Charge: *c, AlreadyCharged: before}}, nil
+	out := &chargeOutput{Status: http.StatusOK, Body: record(*c)}
+	out.Body.AlreadyCharged = before
+	return out, nil
 }
 
 // chargeByWorkflow starts ChargeSubscription, or joins the one that runs, and
@@ -111,10 +120,8 @@ func (a *api) chargeByWorkflow(ctx context.Context, in *chargeInput, req billing
 	if err != nil {
 		return nil, err
 	}
-	run, err := a.startCharge(ctx, workflows.ChargeInput{
-		SubscriptionID: req.SubscriptionID, Period: req.Period, RequestID: req.RequestID,
-		RequireEligible: req.RequireEligible, ClubID: facts.ClubID, Installation: installation,
-	})
+	req.Installation = installation
+	run, err := a.startCharge(ctx, workflows.ChargeInput{ChargeRequest: req, ClubID: facts.ClubID})
 	if err != nil {
 		a.log.WarnContext(ctx, "could not start a charge", "error", err)
 		return nil, newProblem(codeTemporalUnavailable,
@@ -202,7 +209,7 @@ func (a *api) afterWorkflow(ctx context.Context, req billing.ChargeRequest, ende
 		open = underWay(req)
 	}
 	return &chargeOutput{
-		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: ChargeRecord{Charge: *open},
+		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: record(*open),
 	}, nil
 }
 
@@ -259,7 +266,7 @@ func (a *api) getCharge(ctx context.Context, in *PeriodPath) (*chargeRecordOutpu
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return &chargeRecordOutput{Body: ChargeRecord{Charge: *charge}}, nil
+	return &chargeRecordOutput{Body: record(*charge)}, nil
 }
 
 // isCharging reports whether a workflow is at work on the charge. Without
@@ -290,5 +297,5 @@ func (a *api) resolveCharge(ctx context.Context, in *resolveInput) (*chargeRecor
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return &chargeRecordOutput{Body: ChargeRecord{Charge: *charge}}, nil
+	return &chargeRecordOutput{Body: record(*charge)}, nil
 }

@@ -47,7 +47,7 @@ func (a *api) correctCharge(ctx context.Context, in *correctChargeInput) (*charg
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	return &chargeRecordOutput{Body: ChargeRecord{Charge: corrected[0]}}, nil
+	return &chargeRecordOutput{Body: record(corrected[0])}, nil
 }
 
 type correctChargesInput struct {

@@ -230,7 +230,10 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 
 func knownProblem(e *billing.Error) *Problem {
 	p := newProblem(e.Code, e.Detail)
-	p.Reason, p.SubscriptionID, p.Charge = e.Reason, e.SubscriptionID, e.Charge
+	p.Reason, p.SubscriptionID = e.Reason, e.SubscriptionID
+	if e.Charge != nil {
+		p.Charge = new(record(*e.Charge).Charge)
+	}
 	p.CutOff, p.Due = e.CutOff, e.Due
 	if e.Field != "" {
 		p.Errors = []*huma.ErrorDetail{{Message: e.Detail, Location: e.Field}}

@@ -15,7 +15,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/singleflight"
 
-	"drayman/billing"
 	"drayman/guard"
 	"drayman/models"
 	"drayman/workflows"

@@ -11,13 +11,19 @@ type ChargeStatus string
 
 // A charge is claimed as pending, before the shop hears of it, and settled as
 // one of the others. Unresolved means that nobody knows yet whether the shop
-// has the order, or that the shop could not be reached for too long.
+// has the order, or that the shop could not be reached for too long. Withdrawn
+// means that nothing was ordered under the request id, and that nothing will be.
 const (
 	Pending    ChargeStatus = "pending"
 	Charged    ChargeStatus = "charged"
 	Declined   ChargeStatus = "declined"
 	Unresolved ChargeStatus = "unresolved"
+	Withdrawn  ChargeStatus = "withdrawn"
 )
+
+// Stands reports whether the charge is an order or may become one. At most one
+// charge of a subscription and period stands; the others are history.
+func (s ChargeStatus) Stands() bool { return s != Declined && s != Withdrawn }
 
 // Charge is one row of the ledger. Times are UTC.
 type Charge struct {
@@ -38,13 +44,23 @@ type Charge struct {
 	SettledAt      *time.Time      `json:"settled_at,omitempty"`
 
 	// Owner is who works on a pending charge; nobody else takes it over before
-	// ClaimedUntil (zero: at any time).
-	Owner        string    `json:"-"`
-	ClaimedUntil time.Time `json:"-"`
-	RunID        string    `json:"-"` // the billing run that claimed it, "" for a request
-	// SentAt is set, where the shop is not idempotent, before the request may
-	// leave; zero: it has surely not left.
-	SentAt time.Time `json:"-"`
+	// ClaimedUntil (zero: at any time). The API does not show them.
+	Owner        string    `json:"owner,omitempty"`
+	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
+	RunID        string    `json:"run_id,omitempty"` // the billing run that claimed it, "" for a request
+	// SentAt is zero if the shop has certainly made no order under the request id and
+	// no request is under way. Every claim sets it, and only who knows that nothing
+	// was ordered clears it. It is the time of the first request that may have left;
+	// see [Claim] for what a claim may send.
+	SentAt time.Time `json:"sent_at,omitzero"`
+
+	// Installation is the id of the installation that claimed the charge.
+	Installation string `json:"installation,omitempty"`
+	// StatusRow and ClubStatusRow are the ids of the rows of
+	// subscription_status_history and club_status_history that decided at the claim
+	// that the subscription was eligible. They stay, whatever is written later.
+	StatusRow     string `json:"decided_by_status,omitempty"`
+	ClubStatusRow string `json:"decided_by_club_status,omitempty"`
 }
 
 // ChargeOwner owns the claims of ChargeSubscription workflows. All of them have
@@ -53,17 +69,17 @@ const ChargeOwner = "charge"
 
 // ChargeRequest asks for this period's order of a subscription.
 type ChargeRequest struct {
-	SubscriptionID string
-	Period         Period
-	RequestID      RequestID // "": derived, see [DerivedRequestID]
-	RunID          string    // the billing run that asks, in which it must be due; "" for a request
-	Installation   string    // the id of the installation that asks
+	SubscriptionID string    `json:"subscription_id"`
+	Period         Period    `json:"period"`
+	RequestID      RequestID `json:"request_id"` // "": derived, see [DerivedRequestID]
+	// RequireEligible refuses a subscription that is not eligible at the claim.
+	RequireEligible bool   `json:"require_eligible"`
+	RunID           string `json:"run_id,omitempty"` // the billing run that asks, in which it must be due; "" for a request
+	Installation    string `json:"installation"`     // the id of the installation that asks; another one's worker refuses
 	// Remembered is the request id under which Temporal remembers the period as
 	// charged, "" for none. It replaces RequestID if the ledger has no row for it: the
 	// database is then older than that order.
-	Remembered RequestID
-	// RequireEligible refuses a subscription that is not eligible at the claim.
-	RequireEligible bool
+	Remembered RequestID `json:"remembered_request_id,omitempty"`
 }
 
 // Validate returns an error with [CodeInvalid] that names the first bad field. A
@@ -103,14 +119,17 @@ type ChargeFacts struct {
 	CustomerID string
 	SKU        *int
 	Standing   Standing
+	// StatusRow and ClubStatusRow are the ids of the rows that decide about Standing,
+	// "" for none.
+	StatusRow, ClubStatusRow string
 	// SameRequest is the ledger's row under this request id, if any. For a run without
-	// one it is the run's own declined row, unless another is open: a run tries each
-	// subscription once.
+	// one it is the run's own declined or withdrawn row, unless another stands: a run
+	// tries each subscription once.
 	SameRequest *Charge
 	// AtCutOff is the standing at the cut-off of the run that asks; nil for a
 	// request, and where a row is open.
 	AtCutOff *Standing
-	// Open is the subscription's row for the period that is not declined, if any.
+	// Open is the subscription's row for the period that stands, if any.
 	Open *Charge
 }
 
@@ -129,7 +148,8 @@ const (
 // Decide says what a charge request comes to, in the order of the table in the
 // product page, from the request id on. It returns the ledger's row with every
 // step but StepPlace, and an [Error] where the request is refused:
-// request_id_reused, subscription_not_found or not_eligible.
+// request_id_reused (also where the request id was withdrawn),
+// subscription_not_found or not_eligible.
 //
 // A row that is open comes before the subscription's own state: once claimed, a
 // charge is seen through, whether or not the subscription was cancelled or
@@ -149,6 +169,8 @@ func Decide(req ChargeRequest, facts ChargeFacts) (Step, *Charge, error) {
 		return StepResume, open, nil
 	case open != nil:
 		return StepJoin, open, nil
+	case same != nil && same.Status == Withdrawn: // the ledger has one row for a request id
+		return "", nil, ChargeWithdrawn(same)
 	}
 	return StepPlace, nil, chargeable(req, facts)
 }

@@ -85,8 +85,15 @@ var textForm = reflect.TypeFor[interface{ UnmarshalText(text []byte) error }]()
 
 func fieldNamed(of reflect.Type, name string) (reflect.Type, bool) {
 	for i := range of.NumField() {
-		if tag, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); tag == name && tag != "" && tag != "-" {
-			return of.Field(i).Type, true
+		field := of.Field(i)
+		tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if tag == name && tag != "" && tag != "-" {
+			return field.Type, true
+		}
+		if field.Anonymous && tag == "" && field.Type.Kind() == reflect.Struct { // its fields stand in the same object
+			if found, ok := fieldNamed(field.Type, name); ok {
+				return found, true
+			}
 		}
 	}
 	return nil, false

@@ -219,6 +219,8 @@ type PageClaim struct {
 
 // PageClaimed is what a batch came to.
 type PageClaimed struct {
+	// Charges are the claims. What they say of SentAt is this claim's own time: nothing
+	// was sent before.
 	Charges []Charge
 	// Locked counts those passed over because another transaction holds their rows.
 	Locked int
@@ -226,6 +228,14 @@ type PageClaimed struct {
 	// through.
 	Cursor string
 	Done   bool
+}
+
+// PlacedCharge is a claim of a page as it is to be settled.
+type PlacedCharge struct {
+	Charge // SentAt is as the page knows it, to tell whether somebody has sent the request since
+	// NotOrdered says of a pending charge that the shop has certainly made no order
+	// of it: it was not sent, or the only call to the shop certainly made none.
+	NotOrdered bool
 }
 
 // ReportClass says what became of a subscription that was eligible at a run's

@@ -18,6 +18,10 @@ const (
 // charged to declined.
 const FailureCorrected = "corrected"
 
+// FailureInDoubt is the failure code of a charge of which nobody knows whether the shop has
+// the order.
+const FailureInDoubt = "in_doubt"
+
 // Resolution is a person's word on an unresolved charge.
 type Resolution struct {
 	SubscriptionID string
@@ -89,4 +93,12 @@ func inOneLine(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// ChargeWithdrawn is the answer to a request under a request id that was withdrawn.
+func ChargeWithdrawn(c *Charge) *Error {
+	return &Error{
+		Code: CodeRequestIDReused, Charge: c,
+		Detail: fmt.Sprintf("request id %q was withdrawn before anything was ordered under it; use a new one", c.RequestID),
+	}
 }

@@ -53,7 +53,7 @@ type EligibleQuery struct {
 	At time.Time // UTC
 	// CutOff selects those who were eligible then as well, for a run; zero: all.
 	CutOff time.Time
-	// Uncharged leaves out those whose charge in the period is not declined; the
+	// Uncharged leaves out those whose charge in the period stands; the
 	// zero period keeps them.
 	Uncharged Period
 	After     string // only ids greater than this one, by bytes; "" for all
@@ -68,4 +68,9 @@ type Claim struct {
 	// unresolved and may not be asked for again.
 	Step   Step
 	Charge *Charge
+	// Unsent says, with StepPlace, that the shop has certainly heard nothing before this
+	// claim, or made no order of it: Charge.SentAt is the time that this claim has set.
+	// Whoever sends the request on the strength of it moves that time first, or is
+	// certain to be the only one.
+	Unsent bool
 }

@@ -136,7 +136,7 @@ func (s *Store) lockCharges(tx *gorm.DB, c billing.Correction) ([]billing.Charge
 	}
 	if s.dialect == Postgres {
 		var locked []string
-		err := tx.Raw(`SELECT request_id FROM charge WHERE request_id IN ? AND status IN ('charged', 'declined')
+		err := tx.Raw(`SELECT request_id FROM charge WHERE request_id IN ? AND `+settled+`
 			ORDER BY request_id FOR UPDATE`, c.RequestIDs).Scan(&locked).Error
 		if err != nil {
 			return nil, fmt.Errorf("locking charges: %w", err)
@@ -169,15 +169,15 @@ func named(tx *gorm.DB, c billing.Correction) ([]billing.Charge, error) {
 
 // onlySettled reads the charge that a correction without request ids means.
 func onlySettled(tx *gorm.DB, c billing.Correction) (*billing.Charge, error) {
-	var settled []billing.RequestID
+	var ids []billing.RequestID
 	err := tx.Model(&chargeRow{}).Order("created_at, request_id").
-		Where("subscription_id = ? AND period = ? AND status IN ('charged', 'declined')", c.SubscriptionID, c.Period.String()).
-		Pluck("request_id", &settled).Error
+		Where("subscription_id = ? AND period = ? AND "+settled, c.SubscriptionID, c.Period.String()).
+		Pluck("request_id", &ids).Error
 	if err != nil {
 		return nil, fmt.Errorf("reading the charges: %w", err)
 	}
-	if len(settled) > 1 {
-		return nil, billing.Invalid("request_id", "must be given, the period has several charges: "+enumerate(settled))
+	if len(ids) > 1 {
+		return nil, billing.Invalid("request_id", "must be given, the period has several charges: "+enumerate(ids))
 	}
 	return newestCharge(tx, c.SubscriptionID, c.Period)
 }
@@ -191,6 +191,8 @@ func correctable(c billing.Charge) error {
 		instead = "wait for its outcome"
 	case billing.Unresolved:
 		instead = "resolve it"
+	case billing.Withdrawn:
+		instead = "nothing was ordered under it, and nothing will be"
 	}
 	return &billing.Error{
 		Code: billing.CodeChargeNotSettled, Charge: &c,
@@ -219,7 +221,7 @@ func othersStand(tx *gorm.DB, outcome billing.ChargeStatus, charges []billing.Ch
 		subscriptions = append(subscriptions, c.SubscriptionID)
 	}
 	var rows []chargeRow
-	err := tx.Where("subscription_id IN ? AND status <> 'declined'", subscriptions).Find(&rows).Error
+	err := tx.Where("subscription_id IN ? AND "+stands, subscriptions).Find(&rows).Error
 	if err != nil {
 		return fmt.Errorf("looking for charges that stand: %w", err)
 	}
@@ -232,12 +234,12 @@ func othersStand(tx *gorm.DB, outcome billing.ChargeStatus, charges []billing.Ch
 		if err != nil {
 			return err
 		}
-		return stands(c, *other)
+		return anotherStands(c, *other)
 	}
 	return nil
 }
 
-func stands(c, other billing.Charge) error {
+func anotherStands(c, other billing.Charge) error {
 	return &billing.Error{
 		Code: billing.CodeChargeStands, Charge: &other,
 		Detail: fmt.Sprintf("the charge under the request id %s cannot become charged: the one under %s is %s, for the same subscription and %s",

@@ -11,33 +11,6 @@ import (
 	"drayman/billing"
 )
 
-// The status of the subscription s, or of the club c, at the time @at. These
-// are [billing.StatusAt] in SQL; a test holds them to it on generated histories.
-const (
-	subscriptionStatusAt = `(SELECT h.status_id FROM subscription_status_history h
-		WHERE h.subscription_id = s.id AND h.effect_date <= @at
-		ORDER BY h.effect_date DESC, h.create_date DESC NULLS LAST, h.id COLLATE "C" DESC LIMIT 1)`
-	clubStatusAt = `(SELECT h.club_status_id FROM club_status_history h
-		WHERE h.club_id = c.id AND h.effect_date <= @at
-		ORDER BY h.effect_date DESC, h.create_date DESC NULLS LAST, h.id COLLATE "C" DESC LIMIT 1)`
-)
-
-// isEligible is [billing.Eligible] in SQL, over subscription s. The clubs are
-// few: their statuses are found once, not for every subscription; "+ 0" keeps the
-// planner from going the other way, from each club through all its subscriptions.
-const isEligible = subscriptionStatusAt + ` = 1
-	AND s.club_id + 0 IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2))`
-
-// isDue says of subscription s that it is due in a run: eligible now, which is
-// @at, and at the run's @cutoff. "IS TRUE" keeps PostgreSQL's planner from making
-// a join of the clubs: it takes so many conditions for so rare that it would look
-// through all clubs for each subscription, which takes minutes for 100,000.
-var isDue = subscriptionStatusAt + ` = 1 AND ` + atCutOff(subscriptionStatusAt) + ` = 1
-	AND (s.club_id IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2) AND ` + atCutOff(clubStatusAt) + ` IN (1, 2))) IS TRUE`
-
-// atCutOff asks at @cutoff what the expression asks at @at.
-func atCutOff(expression string) string { return strings.ReplaceAll(expression, "@at", "@cutoff") }
-
 // Eligible calls yield with the id of each subscription that is due, in the
 // order of the ids, of one consistent snapshot and in constant memory. It stops
 // at yield's first error and returns it.
@@ -47,7 +20,7 @@ func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield fun
 		where[0] = isDue
 	}
 	if !q.Uncharged.IsZero() {
-		where = append(where, hasNoOpenCharge)
+		where = append(where, notOpenYet)
 	}
 	if q.After != "" {
 		where = append(where, `s.id COLLATE "C" > @after`)
@@ -68,15 +41,6 @@ func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield fun
 		}
 		return eachID(rows, yield)
 	}, s.snapshot())
-}
-
-// preferIndexOrder keeps PostgreSQL from sorting a million ids on disk before it
-// gives the first: the index has them in order.
-func (s *Store) preferIndexOrder(tx *gorm.DB) error {
-	if s.dialect == SQLite {
-		return nil
-	}
-	return tx.Exec("SET LOCAL enable_sort = off").Error
 }
 
 func eachID(rows *sql.Rows, yield func(id string) error) error {

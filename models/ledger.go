@@ -35,7 +35,7 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 	}
 	var rows []chargeRow
 	found := tx.Where("request_id = ?", string(req.RequestID)).
-		Or("subscription_id = ? AND period = ? AND status <> 'declined'", req.SubscriptionID, req.Period.String())
+		Or("subscription_id = ? AND period = ? AND "+stands, req.SubscriptionID, req.Period.String())
 	if derives(req) {
 		found = found.Or("subscription_id = ? AND period = ? AND run_id = ?", req.SubscriptionID, req.Period.String(), req.RunID)
 	}
@@ -56,14 +56,14 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 // derives says that a run asks, under a request id that is still to be derived.
 func derives(req billing.ChargeRequest) bool { return req.RequestID == "" && req.RunID != "" }
 
-// standing returns, of the charges that a request meets, the one that is open, and the
+// standing returns, of the charges that a request meets, the one that stands, and the
 // one under the same request id, see [billing.ChargeFacts].
 func standing(charges []billing.Charge, req billing.ChargeRequest) (open, same *billing.Charge) {
 	var tried *billing.Charge
 	for i := range charges {
 		c := &charges[i]
 		switch {
-		case c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status != billing.Declined:
+		case c.SubscriptionID == req.SubscriptionID && c.Period == req.Period && c.Status.Stands():
 			open = c
 		case derives(req):
 			tried = c
@@ -96,9 +96,12 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 		StoreSKU        whole `gorm:"column:store_sku"`
 		Status          whole
 		ClubStatus      whole
+		StatusRow       *string
+		ClubStatusRow   *string
 	}
 	err := tx.Raw(s.sql(`SELECT s.club_id, s.customer_store_id AS customer_store_id, c.store_sku,
-			`+subscriptionStatusAt+` AS status, `+clubStatusAt+` AS club_status
+			`+subscriptionStatusAt+` AS status, `+clubStatusAt+` AS club_status,
+			`+subscriptionStatusRowAt+` AS status_row, `+clubStatusRowAt+` AS club_status_row
 		FROM subscription s LEFT JOIN club c ON c.id = s.club_id WHERE s.id = @id`),
 		sql.Named("at", timestamp{at}), sql.Named("id", id)).Scan(&rows).Error
 	if err != nil || len(rows) == 0 {
@@ -112,6 +115,7 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 			Club:         billing.ClubStatus(valueOf(r.ClubStatus.n)),
 			HasClub:      r.ClubID.n != nil,
 		},
+		StatusRow: valueOf(r.StatusRow), ClubStatusRow: valueOf(r.ClubStatusRow),
 	}, nil
 }
 
@@ -120,6 +124,11 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 // charge. The owner is who asks; a claim of its own, and one that nobody holds
 // any longer, it takes over with that claim's request id. An unresolved charge
 // is taken up again only if the shop is idempotent.
+//
+// The claim sets the time of sending, also before anything is sent: a crash must not
+// leave a request that has gone out looking as if it had not. Where an earlier claim
+// may have sent the request, its time stays, but for a microsecond: so that whoever
+// counts on that time, to send or to clear it, finds that it does so no longer.
 //
 // It returns the refusals of [billing.ChargeRequest.Validate], [billing.Decide] and,
 // for a new charge, [billing.CheckClaimable]; run_not_found where the run that asks
@@ -133,9 +142,6 @@ func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owne
 		if err := s.lockSubscription(tx, req.SubscriptionID); err != nil {
 			return err
 		}
-		if err := s.mayCharge(tx, req.Installation); err != nil {
-			return err
-		}
 		now, err := s.now(tx)
 		if err != nil {
 			return err
@@ -145,6 +151,9 @@ func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owne
 		}
 		facts, err := s.chargeFacts(tx, req, now)
 		if err != nil {
+			return err
+		}
+		if err := s.mayCharge(tx, req.Installation, ""); err != nil {
 			return err
 		}
 		claim.Step, claim.Charge, err = billing.Decide(req, facts)
@@ -182,7 +191,7 @@ type claimant struct {
 func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	switch claim.Step {
 	case billing.StepPlace:
-		return insertClaim(tx, claim, by)
+		return s.insertClaim(tx, claim, by)
 	case billing.StepJoin:
 		held := claim.Charge.Owner != by.owner && by.now.Before(claim.Charge.ClaimedUntil)
 		if held {
@@ -199,20 +208,35 @@ func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	return nil
 }
 
-func insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
+// insertClaim makes a new claim. In a month in which pages may have ordered what the
+// ledger lacks, the claim gets the request id under which they would have, or is
+// unresolved at once, see [billing.RunDoubt].
+func (s *Store) insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	if err := mayBegin(tx, by); err != nil {
 		return err
 	}
-	if by.req.RequestID == "" {
-		var err error
-		if by.req.RequestID, err = nextDerivedID(tx, by.req); err != nil {
+	doubt, err := doubtOf(tx, by.req.Period)
+	if err != nil {
+		return err
+	}
+	id := by.req.RequestID
+	if id == "" || doubt == billing.DoubtRepeat && by.req.Remembered == "" {
+		if id, err = nextDerivedID(tx, by.req.Period, by.req.SubscriptionID); err != nil {
 			return err
 		}
 	}
 	claim.Charge = &billing.Charge{
-		RequestID: by.req.RequestID, SubscriptionID: by.req.SubscriptionID, Period: by.req.Period,
+		RequestID: id, SubscriptionID: by.req.SubscriptionID, Period: by.req.Period,
 		Status: billing.Pending, Owner: by.owner, RunID: by.req.RunID, ClubID: by.facts.ClubID,
-		CustomerID: by.facts.CustomerID, SKU: *by.facts.SKU, CreatedAt: by.now,
+		CustomerID: by.facts.CustomerID, SKU: *by.facts.SKU, CreatedAt: by.now, SentAt: by.now,
+		Installation: by.req.Installation, StatusRow: by.facts.StatusRow, ClubStatusRow: by.facts.ClubStatusRow,
+	}
+	claim.Unsent = true
+	if doubt == billing.DoubtConfirm {
+		claim.Step, claim.Unsent = billing.StepResume, false
+		claim.Charge.Status, claim.Charge.SettledAt = billing.Unresolved, &by.now
+		claim.Charge.FailureCode, claim.Charge.FailureDetail = billing.FailureInDoubt, "a page of a billing run may have ordered it before the database was "+
+			"replaced, and the shop is not idempotent; nothing was asked of the shop now"
 	}
 	row := newChargeRow(claim.Charge)
 	inserted := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&row)
@@ -236,11 +260,11 @@ func mayBegin(tx *gorm.DB, by claimant) error {
 }
 
 // nextDerivedID returns the request id of the next attempt of billing runs: after
-// those that were declined, and past any that a caller has used for something
-// else.
-func nextDerivedID(tx *gorm.DB, req billing.ChargeRequest) (billing.RequestID, error) {
+// those that were declined or withdrawn, and past any that a caller has used for
+// something else. If all are used, the error is errNoDerivedID.
+func nextDerivedID(tx *gorm.DB, period billing.Period, subscriptionID string) (billing.RequestID, error) {
 	for attempt := 1; attempt <= billing.MaxAttempt; attempt++ {
-		id := billing.DerivedRequestID(req.Period, req.SubscriptionID, attempt)
+		id := billing.DerivedRequestID(period, subscriptionID, attempt)
 		var used int64
 		if err := tx.Model(&chargeRow{}).Where("request_id = ?", string(id)).Count(&used).Error; err != nil {
 			return "", err
@@ -249,8 +273,10 @@ func nextDerivedID(tx *gorm.DB, req billing.ChargeRequest) (billing.RequestID, e
 			return id, nil
 		}
 	}
-	return "", fmt.Errorf("all %d request ids of the subscription for %s are used", billing.MaxAttempt, req.Period)
+	return "", fmt.Errorf("%w: %d of the subscription for %s", errNoDerivedID, billing.MaxAttempt, period)
 }
+
+var errNoDerivedID = errors.New("all request ids that runs derive are used")
 
 // takeOver makes the claimant the owner of the row that it found, provided that
 // it still stands as found.
@@ -259,45 +285,66 @@ func takeOver(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	if !isCarried(found.CustomerID) { // written by hand: the shop would be asked about another customer
 		return billing.Errorf(billing.CodeNotEligible, "the customer id in the ledger, of request id %q, is no text in UTF-8", found.RequestID)
 	}
+	sentAt := by.now
+	if !found.SentAt.IsZero() {
+		sentAt = found.SentAt.Add(time.Microsecond)
+	}
 	taken := tx.Model(&chargeRow{}).
 		Where("request_id = ? AND status = ? AND owner = ?", string(found.RequestID), string(found.Status), found.Owner).
 		Updates(map[string]any{
 			"status": string(billing.Pending), "owner": by.owner, "claimed_until": nil,
-			"failure_code": nil, "failure_detail": nil, "settled_at": nil,
+			"failure_code": nil, "failure_detail": nil, "settled_at": nil, "sent_at": timestamp{sentAt},
 		})
 	if taken.Error == nil && taken.RowsAffected == 0 {
 		return ErrClaimRaced
 	}
-	claim.Step = billing.StepPlace
+	claim.Step, claim.Unsent = billing.StepPlace, found.SentAt.IsZero()
+	found.SentAt = sentAt
 	found.Status, found.Owner, found.ClaimedUntil = billing.Pending, by.owner, time.Time{}
 	found.FailureCode, found.FailureDetail, found.SettledAt = "", "", nil
 	return taken.Error
 }
 
-// PermitSending gives leave to ask a shop that is not idempotent: once for each
-// request id, whoever asks and however often. It returns false where leave was
-// given before: the request may have gone out then.
-func (s *Store) PermitSending(ctx context.Context, id billing.RequestID) (bool, error) {
-	var given *gorm.DB
-	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
+// PermitSending asks, before a call to the shop, whether the request has certainly
+// not gone out earlier: its time of sending is not set, or is still claimed, the time
+// that the caller's own claim has set (zero: none). Either way it moves that time, so
+// that nobody is permitted twice, and returns it, for [Store.NotOrdered]. Without a
+// pending charge it permits nothing, and the time is zero.
+//
+// It returns the refusals of [billing.Installation], as a claim does.
+func (s *Store) PermitSending(ctx context.Context, id billing.RequestID, claimed time.Time, installation string) (permitted bool, sentAt time.Time, err error) {
+	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
+		permitted, sentAt = false, time.Time{}
+		var found []chargeRow
+		err := s.forUpdate(tx).Where("request_id = ? AND status = 'pending'", string(id)).Find(&found).Error
+		if err == nil {
+			err = s.mayCharge(tx, installation, "")
+		}
+		if err != nil || len(found) == 0 {
+			return err
+		}
 		now, err := s.now(tx)
 		if err != nil {
 			return err
 		}
-		given = tx.Model(&chargeRow{}).
-			Where("request_id = ? AND status = 'pending' AND sent_at IS NULL", string(id)).
-			Update("sent_at", timestamp{now})
-		return given.Error
+		permitted, sentAt = true, now
+		if sent := timeOf(found[0].SentAt); sent != nil {
+			permitted = !claimed.IsZero() && sent.Equal(claimed)
+			sentAt = sent.Add(time.Microsecond)
+		}
+		return tx.Model(&chargeRow{}).Where("request_id = ?", string(id)).Update("sent_at", timestamp{sentAt}).Error
 	})
-	return err == nil && given.RowsAffected == 1, err
+	return permitted, sentAt, err
 }
 
-// WithdrawSending takes the leave back: the request has certainly not reached
-// the shop, or the shop has certainly made no order of it.
-func (s *Store) WithdrawSending(ctx context.Context, id billing.RequestID) error {
+// NotOrdered notes that the shop has certainly made no order of a pending charge. The
+// caller knows it of its own call, which was the only one since sentAt, the time that
+// it was permitted or has claimed at; where somebody has moved that time since, it
+// knows too little, and nothing changes.
+func (s *Store) NotOrdered(ctx context.Context, id billing.RequestID, sentAt time.Time) error {
 	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		return tx.Model(&chargeRow{}).
-			Where("request_id = ? AND status = 'pending'", string(id)).Update("sent_at", nil).Error
+			Where("request_id = ? AND status = 'pending' AND sent_at = ?", string(id), timestamp{sentAt}).Update("sent_at", nil).Error
 	})
 }
 
@@ -320,7 +367,7 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 		err = tx.Clauses(clause.OnConflict{
 			Columns: []clause.Column{{Name: "request_id"}},
 			Where: clause.Where{Exprs: []clause.Expression{
-				clause.Expr{SQL: "charge.status IN ('pending', 'unresolved') AND charge.subscription_id = excluded.subscription_id AND charge.period = excluded.period"},
+				clause.Expr{SQL: "charge." + unsettled + " AND charge.subscription_id = excluded.subscription_id AND charge.period = excluded.period"},
 			}},
 			DoUpdates: clause.AssignmentColumns([]string{
 				"status", "attempts", "shop_order", "failure_code", "failure_detail", "settled_at",
@@ -338,9 +385,9 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 			return billing.Errorf(billing.CodeLedgerConflict,
 				"request id %q was %s at the shop, but the ledger has it for another subscription or period", c.RequestID, c.Status)
 		}
-		if err == nil && c.Status == billing.Charged && settled.Status == billing.Declined && !correctedSince(settled, row.ShopOrder) {
+		if err == nil && c.Status == billing.Charged && !settled.Status.Stands() && !correctedSince(settled, row.ShopOrder) {
 			return billing.Errorf(billing.CodeLedgerConflict,
-				"the shop has an order for request id %q, but the ledger has it as declined, by %q", c.RequestID, settled.ResolvedBy)
+				"the shop has an order for request id %q, but the ledger has it as %s, by %q", c.RequestID, settled.Status, settled.ResolvedBy)
 		}
 		return err
 	})
@@ -404,8 +451,8 @@ func (s *Store) Charges(ctx context.Context, subscriptionID string) ([]billing.C
 	return chargesOf(rows)
 }
 
-// Charge reads the subscription's charge of the period: the one that is not
-// declined, or else the last that was. It returns charge_not_found.
+// Charge reads the subscription's charge of the period: the one that stands, or else
+// the newest that does not. It returns charge_not_found.
 func (s *Store) Charge(ctx context.Context, subscriptionID string, p billing.Period) (*billing.Charge, error) {
 	return newestCharge(s.read.WithContext(ctx), subscriptionID, p)
 }
@@ -421,7 +468,7 @@ func (s *Store) ChargeByRequestID(ctx context.Context, id billing.RequestID) (*b
 
 func newestCharge(tx *gorm.DB, subscriptionID string, p billing.Period) (*billing.Charge, error) {
 	c, err := readCharge(tx.Where("subscription_id = ? AND period = ?", subscriptionID, p.String()).
-		Order("CASE status WHEN 'declined' THEN 1 ELSE 0 END, created_at DESC, request_id DESC"))
+		Order("CASE WHEN " + stands + " THEN 0 ELSE 1 END, created_at DESC, request_id DESC"))
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return nil, billing.Errorf(billing.CodeChargeNotFound, "subscription %q has no charge in %s", subscriptionID, p)
 	}
@@ -431,7 +478,7 @@ func newestCharge(tx *gorm.DB, subscriptionID string, p billing.Period) (*billin
 // chargeInProgress returns the charge that a status change comes too late for:
 // pending or unresolved, of the earliest period; nil if there is none.
 func chargeInProgress(tx *gorm.DB, subscriptionID string) (*billing.Charge, error) {
-	c, err := readCharge(tx.Where("subscription_id = ? AND status IN ('pending', 'unresolved')", subscriptionID).Order("period"))
+	c, err := readCharge(tx.Where("subscription_id = ? AND "+unsettled, subscriptionID).Order("period"))
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return nil, nil
 	}

@@ -226,20 +226,3 @@ func (s *Store) inTransaction(ctx context.Context, fn func(tx *gorm.DB) error) e
 	}
 	return s.write.WithContext(ctx).Transaction(fn, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 }
-
-// sql adapts a statement to the dialect.
-func (s *Store) sql(text string) string {
-	if s.dialect == SQLite {
-		return onSQLite(text)
-	}
-	return text
-}
-
-// time is a column of our own tables with a time, for comparisons: on SQLite also
-// one that was written by hand. What cannot be read comes before all times there.
-func (s *Store) time(column string) string {
-	if s.dialect == SQLite {
-		return "COALESCE(drayman_time(" + column + "), '')"
-	}
-	return column
-}

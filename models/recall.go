@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
-	"time"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -35,7 +34,7 @@ func (s *Store) Mark(ctx context.Context) error {
 }
 
 // Standing returns how the charges of the subscriptions in the period stand,
-// without those that are declined.
+// without those that do not stand.
 func (s *Store) Standing(ctx context.Context, period billing.Period, ids []string) (map[string]billing.ChargeStatus, error) {
 	standing := map[string]billing.ChargeStatus{}
 	if len(ids) == 0 {
@@ -46,7 +45,7 @@ func (s *Store) Standing(ctx context.Context, period billing.Period, ids []strin
 		Status         string
 	}
 	err := s.read.WithContext(ctx).Raw(`SELECT subscription_id, status FROM charge
-		WHERE subscription_id IN @ids AND period = @period AND status <> 'declined'`,
+		WHERE subscription_id IN @ids AND period = @period AND `+stands,
 		sql.Named("ids", ids), sql.Named("period", period.String())).Scan(&found).Error
 	if err != nil {
 		return nil, fmt.Errorf("looking for charges that stand: %w", err)
@@ -81,6 +80,7 @@ func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) e
 		if err != nil {
 			return err
 		}
+		req.Remembered = req.RequestID // also in a month in doubt
 		facts, err := s.chargeFacts(tx, req, now)
 		if err != nil {
 			return err

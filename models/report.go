@@ -15,11 +15,11 @@ var classified = `SELECT s.id, s.club_id, COALESCE(k.store_sku, 0) AS sku_id, CA
 		WHEN o.status = 'charged' AND o.run_id = @run THEN 'charged_in_run'
 		WHEN o.status = 'charged' THEN 'charged_before'
 		WHEN o.status IS NOT NULL THEN o.status
-		WHEN EXISTS (SELECT 1 FROM charge d WHERE d.subscription_id = s.id AND d.period = @period) THEN 'declined'
+		WHEN EXISTS (SELECT 1 FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.status = 'declined') THEN 'declined'
 		WHEN ` + isChargeable + ` AND ` + strings.ReplaceAll(isEligible, "@at", "@now") + ` THEN 'missing'
 		ELSE 'skipped' END AS class
 	FROM subscription s JOIN club k ON k.id = s.club_id
-		LEFT JOIN charge o ON o.subscription_id = s.id AND o.period = @period AND o.status <> 'declined'
+		LEFT JOIN charge o ON o.subscription_id = s.id AND o.period = @period AND o.` + stands + `
 	WHERE ` + isEligible
 
 func (s *Store) reportArguments(ctx context.Context, run billing.Run) ([]any, error) {

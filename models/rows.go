@@ -64,27 +64,31 @@ func (r clubStatusRow) change() billing.Change {
 	}
 }
 
-// chargeRow is the ledger.
+// chargeRow is the ledger, without the columns that the database works out itself.
+// The JSON is for many rows at once, see [Store.batch].
 type chargeRow struct {
-	RequestID      string `gorm:"primaryKey"`
-	SubscriptionID string
-	Period         string
-	Status         string
-	Owner          string
-	ClaimedUntil   *timestamp
-	SentAt         *timestamp
-	Attempts       int
-	RunID          *string
-	ClubID         *int
-	CustomerID     string
-	SKUID          int `gorm:"column:sku_id"`
-	ShopOrder      *string
-	FailureCode    *string
-	FailureDetail  *string
-	ResolvedBy     *string
-	ResolvedNote   *string
-	CreatedAt      timestamp `gorm:"autoCreateTime:false"`
-	SettledAt      *timestamp
+	RequestID       string     `gorm:"primaryKey" json:"request_id"`
+	SubscriptionID  string     `json:"subscription_id"`
+	Period          string     `json:"period"`
+	Status          string     `json:"status"`
+	Owner           string     `json:"owner"`
+	ClaimedUntil    *timestamp `json:"claimed_until"`
+	SentAt          *timestamp `json:"sent_at"`
+	Attempts        int        `json:"attempts"`
+	RunID           *string    `json:"run_id"`
+	Installation    *string    `json:"installation"`
+	StatusRowID     *string    `json:"status_row_id"`
+	ClubStatusRowID *string    `json:"club_status_row_id"`
+	ClubID          *int       `json:"club_id"`
+	CustomerID      string     `json:"customer_id"`
+	SKUID           int        `gorm:"column:sku_id" json:"sku_id"`
+	ShopOrder       *string    `json:"shop_order"`
+	FailureCode     *string    `json:"failure_code"`
+	FailureDetail   *string    `json:"failure_detail"`
+	ResolvedBy      *string    `json:"resolved_by"`
+	ResolvedNote    *string    `json:"resolved_note"`
+	CreatedAt       timestamp  `gorm:"autoCreateTime:false" json:"created_at"`
+	SettledAt       *timestamp `json:"settled_at"`
 }
 
 func (chargeRow) TableName() string { return "charge" }
@@ -97,7 +101,8 @@ func (r chargeRow) charge() (*billing.Charge, error) {
 		CustomerID: r.CustomerID, SKU: r.SKUID, FailureCode: valueOf(r.FailureCode),
 		FailureDetail: valueOf(r.FailureDetail), ResolvedBy: valueOf(r.ResolvedBy),
 		ResolvedNote: valueOf(r.ResolvedNote), CreatedAt: r.CreatedAt.Time, SettledAt: timeOf(r.SettledAt),
-		Owner: r.Owner, RunID: valueOf(r.RunID),
+		Owner: r.Owner, RunID: valueOf(r.RunID), Installation: valueOf(r.Installation),
+		StatusRow: valueOf(r.StatusRowID), ClubStatusRow: valueOf(r.ClubStatusRowID),
 	}
 	if r.ShopOrder != nil {
 		c.Order = json.RawMessage(*r.ShopOrder)
@@ -131,6 +136,7 @@ func newChargeRow(c *billing.Charge) chargeRow {
 		ShopOrder: orNull(storable(string(c.Order), len(c.Order))), FailureCode: orNull(storable(c.FailureCode, 64)),
 		FailureDetail: orNull(storable(c.FailureDetail, 1024)), ResolvedBy: orNull(c.ResolvedBy),
 		ResolvedNote: orNull(c.ResolvedNote), CreatedAt: timestamp{c.CreatedAt}, SettledAt: newTimestamp(c.SettledAt),
+		Installation: orNull(c.Installation), StatusRowID: orNull(storable(c.StatusRow, 36)), ClubStatusRowID: orNull(storable(c.ClubStatusRow, 36)),
 	}
 	if !c.ClaimedUntil.IsZero() {
 		r.ClaimedUntil = &timestamp{c.ClaimedUntil}

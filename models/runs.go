@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/clause"
 
 	"drayman/billing"
 )
@@ -187,7 +186,7 @@ func (s *Store) CountDue(ctx context.Context, period billing.Period, cutOff time
 
 func (s *Store) countDue(tx *gorm.DB, period billing.Period, cutOff, now time.Time) (int, error) {
 	var due int
-	err := tx.Raw(s.sql(`SELECT count(*) FROM subscription s WHERE `+isDue+` AND `+hasNoOpenCharge),
+	err := tx.Raw(s.sql(`SELECT count(*) FROM subscription s WHERE `+isDue+` AND `+notOpenYet),
 		sql.Named("at", timestamp{now}), sql.Named("cutoff", timestamp{cutOff}), sql.Named("period", period.String())).Scan(&due).Error
 	return due, err
 }
@@ -374,15 +373,6 @@ func (s *Store) ReserveSlots(ctx context.Context, runID string, count int) (bill
 	return slots, err
 }
 
-// forUpdate locks the rows that are read; an immediate transaction of SQLite has
-// all of them.
-func (s *Store) forUpdate(tx *gorm.DB) *gorm.DB {
-	if s.dialect == SQLite {
-		return tx
-	}
-	return tx.Clauses(clause.Locking{Strength: "UPDATE"})
-}
-
 func nextSlots(row runRow, now time.Time, count int) billing.Slots {
 	slots := billing.Slots{State: billing.RunState(row.State)}
 	switch {
@@ -428,6 +418,7 @@ func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts,
 			counts.Pending = r.N
 		case billing.Unresolved:
 			counts.Unresolved = r.N
+		case billing.Withdrawn: // as if it had not been claimed
 		}
 	}
 	return counts, err
@@ -441,12 +432,6 @@ func (s *Store) OpenCharges(ctx context.Context, runID, owner string) (int, erro
 		runID, owner).Scan(&n).Error
 	return n, err
 }
-
-// cameLater says of subscription s that it has statuses, and had none yet at
-// @cutoff: it belongs to a later run. Who has cancelled since, or is deleted, did
-// not come later.
-var cameLater = `(` + atCutOff(subscriptionStatusAt) + ` IS NULL
-	AND EXISTS (SELECT 1 FROM subscription_status_history h WHERE h.subscription_id = s.id))`
 
 // LeftOver returns, by id, the subscriptions of the open charges that the query asks for.
 // It leaves out those who came after the run's cut-off, unless the charge is the run's own:

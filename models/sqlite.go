@@ -69,7 +69,7 @@ func isPlainOrNull(v driver.Value) bool {
 }
 
 // statusQuery finds the status subqueries in a statement: see [subscriptionStatusAt].
-var statusQuery = regexp.MustCompile(`(?s)\(SELECT h\.(?:club_)?status_id FROM (\w+) h\s+WHERE h\.(\w+) = (\w\.id) AND .*? LIMIT 1\)`)
+var statusQuery = regexp.MustCompile(`(?s)\(SELECT h\.(?:(?:club_)?status_)?id FROM (\w+) h\s+WHERE h\.(\w+) = (\w\.id) AND .*? LIMIT 1\)`)
 
 // onSQLite adapts a statement to SQLite, whose columns hold values of any type.
 //

@@ -28,18 +28,8 @@ const (
 
 // ChargeInput asks for one order. ClubID serves the search attribute only.
 type ChargeInput struct {
-	SubscriptionID  string            `json:"subscription_id"`
-	Period          billing.Period    `json:"period"`
-	RequestID       billing.RequestID `json:"request_id"`
-	RequireEligible bool              `json:"require_eligible"`
-	ClubID          int               `json:"club_id"`
-	// RunID is the billing run that asks; the request id is then derived.
-	RunID string `json:"run_id,omitempty"`
-	// Installation is the id of the one that asks; another one's worker refuses.
-	Installation string `json:"installation"`
-	// Remembered is the request id of the charge with which an earlier execution has
-	// completed, see [billing.ChargeRequest].
-	Remembered billing.RequestID `json:"remembered_request_id,omitempty"`
+	billing.ChargeRequest
+	ClubID int `json:"club_id"`
 }
 
 // ChargeSubscription asks the shop for the order of one subscription and period,
@@ -78,13 +68,18 @@ func ChargeSubscription(ctx workflow.Context, raw converter.RawValue) (*billing.
 var acts *activities.Activities // nil: only the names of its methods are used
 
 // claimCharge claims the charge, or waits while a page of a billing run has it.
+//
+// Unsent is only left in the claim of an idempotent shop if a local activity has just
+// made it: a process that repeats this workflow task then claims again. Otherwise an
+// earlier process may have made the first call already, and died before it was
+// recorded.
 func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeOutput, error) {
 	for {
 		var claim activities.ClaimChargeOutput
-		err := callLedger(ctx, fmt.Sprintf("claim as %s", in.RequestID), acts.ClaimCharge, activities.ClaimChargeInput{
-			SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID,
-			RequireEligible: in.RequireEligible, Installation: in.Installation, Remembered: in.Remembered,
-		}, &claim)
+		local, err := tryLedger(ctx, fmt.Sprintf("claim as %s", in.RequestID), acts.ClaimCharge, in.ChargeRequest, &claim)
+		if claim.Policy.Idempotent && (!local || workflow.IsReplaying(ctx)) { // no command depends on it
+			claim.Unsent = false
+		}
 		if err != nil || claim.Step != billing.StepJoin {
 			return &claim, err
 		}
@@ -100,11 +95,17 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 // ledgerPatience, unless the error is final: its tries add nothing to the history, and
 // any worker can make them, also one on the right database.
 func callLedger(ctx workflow.Context, summary string, step, in, out any) error {
-	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary)), step, in).Get(ctx, out)
+	_, err := tryLedger(ctx, summary, step, in, out)
+	return err
+}
+
+// tryLedger is callLedger, and says whether the local activity made the step.
+func tryLedger(ctx workflow.Context, summary string, step, in, out any) (local bool, err error) {
+	err = workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, ledgerOptions(summary)), step, in).Get(ctx, out)
 	var failure *temporal.ApplicationError
 	said := errors.As(err, &failure)
 	if err == nil || temporal.IsCanceledError(err) || said && failure.NonRetryable() {
-		return err
+		return true, err
 	}
 	detail := err.Error()
 	if said {
@@ -116,7 +117,7 @@ func callLedger(ctx workflow.Context, summary string, step, in, out any) error {
 	if err == nil {
 		workflow.SetCurrentDetails(ctx, "")
 	}
-	return err
+	return false, err
 }
 
 // ledgerActivity are the options of a step in the database that is an activity.
@@ -150,7 +151,7 @@ func ledgerRetries() *temporal.RetryPolicy {
 func placeOrder(ctx workflow.Context, installation string, claim *activities.ClaimChargeOutput) (placed billing.Charge, interrupted error) {
 	charge := *claim.Charge
 	if claim.Policy.Idempotent {
-		placed, err := placeAtOnce(ctx, activities.PlaceOrderInput{Charge: charge, Installation: installation})
+		placed, err := placeAtOnce(ctx, activities.PlaceOrderInput{Charge: charge, Installation: installation, Unsent: claim.Unsent})
 		if err == nil && placed.RequestID != "" { // else no call was free
 			return placed, nil
 		}
@@ -164,7 +165,7 @@ func placeOrder(ctx workflow.Context, installation string, claim *activities.Cla
 		}
 	}
 	retried := workflow.WithActivityOptions(ctx, orderOptions(ctx, &charge))
-	in := activities.PlaceOrderInput{Charge: charge, RetryFor: claim.Policy.RetryFor, Installation: installation}
+	in := activities.PlaceOrderInput{Charge: charge, RetryFor: claim.Policy.RetryFor, Installation: installation, Unsent: claim.Unsent && !claim.Policy.Idempotent}
 	err := workflow.ExecuteActivity(retried, acts.PlaceOrder, in).Get(retried, &placed)
 	if err == nil {
 		return placed, nil
@@ -254,6 +255,8 @@ func outcome(c *billing.Charge) (*billing.Charge, error) {
 		return c, nil
 	case billing.Declined:
 		failure = billing.ChargeDeclined(c)
+	case billing.Withdrawn:
+		failure = billing.ChargeWithdrawn(c)
 	case billing.Pending, billing.Unresolved:
 		failure.Detail = "it is not known whether the shop has the order, or it could not be reached: " + c.FailureDetail
 	}

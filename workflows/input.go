@@ -71,8 +71,7 @@ func readCharge(ctx workflow.Context, raw converter.RawValue) (in ChargeInput, e
 	if err := decode(raw, &in, chargeForm, "subscription_id", "period", "require_eligible"); err != nil {
 		return in, err
 	}
-	request := billing.ChargeRequest{SubscriptionID: in.SubscriptionID, Period: in.Period, RequestID: in.RequestID, RunID: in.RunID, Remembered: in.Remembered}
-	if err := request.Validate(); err != nil {
+	if err := in.Validate(); err != nil {
 		return in, err
 	}
 	return in, checkID(ctx, namesOf(ctx).ChargeWorkflowID(in.SubscriptionID, in.Period))

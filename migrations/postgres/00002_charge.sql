@@ -9,14 +9,20 @@ CREATE TABLE charge (
   period varchar(7) COLLATE "C" NOT NULL
     CONSTRAINT charge_period_format CHECK (period ~ '^[0-9]{4}-[0-9]{2}$'),
   status varchar(16) NOT NULL
-    CONSTRAINT charge_status_known CHECK (status IN ('pending', 'charged', 'declined', 'unresolved')),
+    CONSTRAINT charge_status_known CHECK (status IN ('pending', 'charged', 'declined', 'unresolved', 'withdrawn')),
   owner varchar(256) NOT NULL,
   claimed_until timestamp without time zone,
-  -- Set before the request may leave, where the shop is not idempotent: a row
-  -- with it and without an answer is in doubt and is never sent again.
+  -- NULL: the shop has certainly made no order under the request id, and no request
+  -- is under way. Every claim sets it; only who knows that nothing was ordered clears
+  -- it.
   sent_at timestamp without time zone,
   attempts integer NOT NULL DEFAULT 0,
   run_id varchar(128),
+  -- The installation that claimed the charge, and the rows of the two status
+  -- histories that decided then that the subscription was eligible.
+  installation varchar(36),
+  status_row_id varchar(36),
+  club_status_row_id varchar(36),
   club_id integer,
   customer_id varchar(36) NOT NULL,
   sku_id integer NOT NULL,
@@ -27,10 +33,18 @@ CREATE TABLE charge (
   resolved_by varchar(128),
   resolved_note varchar(1024),
   created_at timestamp without time zone NOT NULL,
-  settled_at timestamp without time zone);
+  settled_at timestamp without time zone,
+  -- '' while the charge is or may become an order. An index on this column, and not
+  -- on the status, need not change when a charge is settled.
+  closed_as varchar(128) COLLATE "C" NOT NULL
+    GENERATED ALWAYS AS (CASE WHEN status IN ('declined', 'withdrawn') THEN request_id ELSE '' END) STORED,
+  -- The period of a charge that waits for somebody: not settled, and held by nobody.
+  open_in varchar(7) COLLATE "C"
+    GENERATED ALWAYS AS (CASE WHEN status IN ('pending', 'unresolved') AND claimed_until IS NULL THEN period END) STORED)
+  -- Room on each page for the versions of its rows that their settling makes.
+  WITH (fillfactor = 35);
 
--- One order for a subscription and period: what is not declined is or may be an order.
-CREATE UNIQUE INDEX charge_one_open ON charge (subscription_id, period) WHERE status <> 'declined';
-CREATE INDEX charge_by_subscription ON charge (subscription_id, period, created_at);
-CREATE INDEX charge_by_period ON charge (period, status);
+-- One order for a subscription and period: at most one charge that is not closed.
+CREATE UNIQUE INDEX charge_once ON charge (subscription_id, period, closed_as);
+CREATE INDEX charge_open ON charge (open_in, subscription_id) WHERE open_in IS NOT NULL;
 CREATE INDEX charge_by_run ON charge (run_id, status);
