@@ -192,9 +192,9 @@ func TestRunActivities_RefuseBadInput(t *testing.T) {
 			{b.acts.Progress, activities.ProgressInput{Installation: ours}, gone},
 			{b.acts.SettleCharge, activities.SettleChargeInput{Installation: ours}, invalid},
 			{b.acts.SettleCharge, activities.SettleChargeInput{Installation: ours, Charge: billing.Charge{RequestID: "r", SubscriptionID: "s", Period: november, Status: billing.Pending}}, invalid},
-			{b.acts.ClaimCharge, activities.ClaimChargeInput{Installation: ours, SubscriptionID: "s", Period: november, RequestID: "a/../../b"}, invalid},
-			{b.acts.ClaimCharge, activities.ClaimChargeInput{Installation: ours, SubscriptionID: "s", RequestID: "r"}, invalid},
-			{b.acts.ClaimCharge, activities.ClaimChargeInput{Installation: ours, SubscriptionID: "s", Period: november, RunID: unknown.ID}, gone},
+			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", Period: november, RequestID: "a/../../b"}, invalid},
+			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", RequestID: "r"}, invalid},
+			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", Period: november, RunID: unknown.ID}, gone},
 		} {
 			_, err := b.ExecuteActivity(of.activity, of.in)
 			requireFinal(t, err, of.code)
@@ -215,7 +215,7 @@ func TestClaimCharge_RunTakesIDsOfTheTables(t *testing.T) {
 			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
 		})
 		require.NoError(t, err)
-		_, err = b.ExecuteActivity(b.acts.ClaimCharge, activities.ClaimChargeInput{Installation: ours, SubscriptionID: "a\tb", Period: november, RunID: run.ID})
+		_, err = b.ExecuteActivity(b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "a\tb", Period: november, RunID: run.ID})
 		require.NoError(t, err)
 		require.Equal(t, []string{"a\tb"}, db.Lines(t, "SELECT subscription_id FROM charge"))
 	})

@@ -41,7 +41,7 @@ func TestClaimCharge_RunChargesWhoIsDueOnly(t *testing.T) {
 		b := setup(t, db, true)
 		b.record(t, billing.RunRunning, modelstest.Long.AddDate(0, 1, 0))
 		claim := func(id string) error {
-			_, err := b.ExecuteActivity(b.acts.ClaimCharge, activities.ClaimChargeInput{SubscriptionID: id, Period: november, RunID: "2026-11/1", Installation: ours})
+			_, err := b.ExecuteActivity(b.acts.ClaimCharge, billing.ChargeRequest{SubscriptionID: id, Period: november, RunID: "2026-11/1", Installation: ours})
 			return err
 		}
 		db.AddChanges(t, "s", modelstest.Since(billing.Cancelled, modelstest.Long.AddDate(1, 0, 0)))
@@ -63,7 +63,7 @@ func TestClaimCharge_WaitsForTheAdoption(t *testing.T) {
 		b := setup(t, db, true)
 		db.Exec(t, "UPDATE installation SET name = 'elsewhere'")
 		const code = string(billing.CodeNotAdopted)
-		in := activities.ClaimChargeInput{SubscriptionID: "s", Period: november, RequestID: "r", Installation: ours}
+		in := billing.ChargeRequest{SubscriptionID: "s", Period: november, RequestID: "r", Installation: ours}
 		_, err := b.ExecuteActivity(b.acts.ClaimCharge, in)
 		requireRetried(t, err, code, "drayman adopt")
 		start := activities.StartRunInput{Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Installation: ours}

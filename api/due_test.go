@@ -149,10 +149,10 @@ func TestRun_WhoJoinsMeanwhileIsForALaterRun(t *testing.T) {
 				for _, id := range []string{"a-0001", "s-0002-b", "z-0001"} { // before, in and behind the pages
 					db.AddSubscription(t, id, 1, id, modelstest.Since(billing.Active, time.Date(2026, 11, 6, 0, 0, 0, 0, time.UTC)))
 				}
-				run, err := workflows.Names("").StartCharge(t.Context(), s.temporal, workflows.ChargeInput{
+				run, err := workflows.Names("").StartCharge(t.Context(), s.temporal, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
 					SubscriptionID: "s-0002-b", Period: thisPeriod(t, s), RunID: "2026-11/1", RequireEligible: true,
 					Installation: modelstest.Installation,
-				})
+				}})
 				require.NoError(t, err)
 				require.ErrorContains(t, run.Get(t.Context(), nil), "not eligible at the run's cut-off")
 				require.Equal(t, http.StatusOK, s.do(t, http.MethodPost, path+"/pace", `{"orders_per_second":0}`).Code)

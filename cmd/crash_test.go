@@ -178,10 +178,10 @@ func (s *crashSite) begin(t *testing.T) client.WorkflowRun {
 		in := workflows.RunInput{Period: period, Settings: pageSettings, Installation: modelstest.Installation}
 		handle, err = s.temporal.ExecuteWorkflow(t.Context(), workflows.Names("").RunOptions(in), workflows.BillingRunName, in)
 	} else {
-		handle, err = workflows.Names("").StartCharge(t.Context(), s.temporal, workflows.ChargeInput{
-			SubscriptionID: s.ids[0], Period: period, RequestID: "r-1", RequireEligible: true, ClubID: 1,
+		handle, err = workflows.Names("").StartCharge(t.Context(), s.temporal, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
+			SubscriptionID: s.ids[0], Period: period, RequestID: "r-1", RequireEligible: true,
 			Installation: modelstest.Installation,
-		})
+		}, ClubID: 1})
 	}
 	require.NoError(t, err)
 	return handle

@@ -53,15 +53,21 @@ var planned = []struct{ name, query, postgres, sqlite string }{
 	},
 	{
 		"the open charge",
-		`SELECT request_id FROM charge WHERE subscription_id = '7' AND period = '2025-06' AND status <> 'declined'`,
-		"using charge_one_open",
-		"INDEX charge_one_open (subscription_id=? AND period=?)",
+		`SELECT request_id FROM charge WHERE subscription_id = '7' AND period = '2025-06' AND closed_as = ''`,
+		"using charge_once",
+		"INDEX charge_once (subscription_id=? AND period=? AND closed_as=?)",
 	},
 	{
-		"charges by status",
-		`SELECT count(*) FROM charge WHERE period = '2025-06' AND status = 'pending'`,
-		"charge_by_period",
-		"COVERING INDEX charge_by_period (period=? AND status=?)",
+		"the charges of a subscription",
+		`SELECT request_id FROM charge WHERE subscription_id = '7' ORDER BY period DESC, created_at DESC, request_id DESC`,
+		"charge_once",
+		"INDEX charge_once (subscription_id=?)",
+	},
+	{
+		"charges that nobody holds",
+		`SELECT subscription_id FROM charge WHERE open_in = '2025-06' AND subscription_id > '7' ORDER BY subscription_id LIMIT 100`,
+		"charge_open",
+		"INDEX charge_open (open_in=? AND subscription_id>?)",
 	},
 }
 

@@ -23,6 +23,7 @@ func TestOneChargeOfAPeriodIsOpen(t *testing.T) {
 		up(t, d)
 		for _, id := range []string{"declined-1", "declined-2", "declined-3"} {
 			require.NoError(t, insertCharge(t, d, id, "2026-11", "declined"))
+			require.NoError(t, insertCharge(t, d, "w"+id, "2026-11", "withdrawn"))
 		}
 		require.NoError(t, insertCharge(t, d, "open-1", "2026-11", "pending"))
 		for _, status := range []string{"pending", "charged", "unresolved"} {
@@ -36,6 +37,36 @@ func TestOneChargeOfAPeriodIsOpen(t *testing.T) {
 		require.NoError(t, insertCharge(t, d, "open-3", "2026-11", "charged"))
 		_, err := d.db.ExecContext(t.Context(), "UPDATE charge SET status = 'pending' WHERE request_id = 'open-1'")
 		require.Error(t, err)
+	})
+}
+
+// The columns that the database works out follow every change, also one by hand.
+func TestTheLedger_GeneratedColumns(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, d database) {
+		up(t, d)
+		require.NoError(t, insertCharge(t, d, "r", "2026-11", "pending"))
+		for _, c := range []struct{ status, until, closed, open string }{
+			{"pending", "NULL", "", "2026-11"},
+			{"pending", "'2026-11-01 00:00:00'", "", "none"},
+			{"unresolved", "NULL", "", "2026-11"},
+			{"unresolved", "'2026-11-01 00:00:00'", "", "none"},
+			{"charged", "NULL", "", "none"},
+			{"declined", "NULL", "r", "none"},
+			{"withdrawn", "NULL", "r", "none"},
+			{"pending", "NULL", "", "2026-11"},
+		} {
+			exec(t, d.db, "UPDATE charge SET status = '"+c.status+"', claimed_until = "+c.until)
+			require.Equal(t, []string{c.closed + "/" + c.open}, lines(t, d.db, "SELECT closed_as || '/' || COALESCE(open_in, 'none') FROM charge"), c)
+		}
+		exec(t, d.db, "UPDATE charge SET period = '2026-12', request_id = 'q', status = 'withdrawn'")
+		require.Equal(t, []string{"q"}, lines(t, d.db, "SELECT closed_as FROM charge"))
+		exec(t, d.db, "UPDATE charge SET status = 'pending'")
+		require.Equal(t, []string{"2026-12"}, lines(t, d.db, "SELECT open_in FROM charge"))
+		for _, column := range []string{"closed_as", "open_in"} {
+			_, err := d.db.ExecContext(t.Context(), "UPDATE charge SET "+column+" = '2026-12'")
+			require.Error(t, err)
+		}
 	})
 }
 
@@ -83,7 +114,7 @@ func TestIDsAreOrderedByBytes(t *testing.T) {
 		}
 		require.Equal(t, []string{"-", "B", "a", "b", "ä"}, lines(t, d.db, "SELECT request_id FROM charge ORDER BY request_id"))
 		if d.dialect == migrations.Postgres { // the test's database may happen to order by bytes itself
-			require.Equal(t, []string{"period", "request_id", "subscription_id"}, lines(t, d.db,
+			require.Equal(t, []string{"closed_as", "open_in", "period", "request_id", "subscription_id"}, lines(t, d.db,
 				"SELECT column_name::text FROM information_schema.columns WHERE table_name = 'charge' AND collation_name = 'C' ORDER BY 1"))
 		}
 	})

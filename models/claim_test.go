@@ -251,37 +251,92 @@ func TestACancelAndAClaimAtOnce(t *testing.T) {
 	})
 }
 
-func TestPermitSendingOnce(t *testing.T) {
+func TestPermitSending_Once(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
-		permit := func(id billing.RequestID) bool {
-			given, err := b.PermitSending(t.Context(), id)
+		none := time.Time{}
+		permit := func(id billing.RequestID, claimed time.Time) (bool, time.Time) {
+			permitted, sentAt, err := b.PermitSending(t.Context(), id, claimed, "")
 			require.NoError(t, err)
-			return given
+			require.Equal(t, sentAt.IsZero(), len(b.Lines(t, "SELECT request_id FROM charge WHERE status = 'pending' AND sent_at = $1", sentAt)) == 0)
+			return permitted, sentAt
 		}
-		require.False(t, permit("r"), "no such charge")
-		claimed := b.claim(t, "r", "o").Charge
-		given, failures := make([]bool, 20), make([]error, 20)
-		together(20, func(i int) { given[i], failures[i] = b.PermitSending(t.Context(), "r") })
+		given, sentAt := permit("r", none)
+		require.False(t, given, "no such charge")
+		require.Zero(t, sentAt)
+
+		// The claim itself has set the time; only its own leave moves that.
+		claim := b.claim(t, "r", "o")
+		require.True(t, claim.Unsent)
+		require.Equal(t, day(0), claim.Charge.SentAt)
+		for _, wrong := range []time.Time{none, day(0).Add(time.Microsecond), day(1)} {
+			given, moved := permit("r", wrong)
+			require.False(t, given, wrong)
+			require.True(t, moved.After(day(0)))
+			b.Exec(t, "UPDATE charge SET sent_at = $1", day(0))
+		}
+		all, failures := make([]bool, 20), make([]error, 20)
+		together(20, func(i int) { all[i], _, failures[i] = b.PermitSending(t.Context(), "r", day(0), "") })
 		leaves := 0
-		for i := range given {
+		for i := range all {
 			require.NoError(t, failures[i])
-			if given[i] {
+			if all[i] {
 				leaves++
 			}
 		}
 		require.Equal(t, 1, leaves)
 
-		b.claim(t, "r", "another owner")
-		require.False(t, permit("r"), "whoever takes the charge over cannot send it again")
-		require.NoError(t, b.WithdrawSending(t.Context(), "r"))
-		require.True(t, permit("r"))
-		require.False(t, permit("r"))
+		// Whoever takes the charge over does not know better, and who has sent it before
+		// clears nothing any longer.
+		stands, err := b.ChargeByRequestID(t.Context(), "r")
+		require.NoError(t, err)
+		taken := b.claim(t, "r", "another owner")
+		require.False(t, taken.Unsent)
+		require.Equal(t, stands.SentAt.Add(time.Microsecond), taken.Charge.SentAt, "the first time stays, nearly")
+		require.NoError(t, b.NotOrdered(t.Context(), "r", stands.SentAt))
+		given, sentAt = permit("r", none)
+		require.False(t, given)
 
-		b.settle(t, *claimed, billing.Charged)
-		require.NoError(t, b.WithdrawSending(t.Context(), "r"))
-		require.False(t, permit("r"), "a settled charge is not sent")
-		require.NoError(t, b.WithdrawSending(t.Context(), "no such charge"))
+		// Nothing was ordered: then the next call is certain again.
+		require.NoError(t, b.NotOrdered(t.Context(), "r", sentAt))
+		b.clock.set(day(2))
+		taken = b.claim(t, "r", "o")
+		require.True(t, taken.Unsent)
+		require.Equal(t, day(2), taken.Charge.SentAt)
+		given, sentAt = permit("r", day(2))
+		require.True(t, given)
+		require.NoError(t, b.NotOrdered(t.Context(), "r", sentAt))
+		given, sentAt = permit("r", none)
+		require.True(t, given)
+		require.Equal(t, day(2), sentAt)
+		given, _ = permit("r", none)
+		require.False(t, given)
+
+		settled := b.settle(t, *claim.Charge, billing.Charged)
+		require.NoError(t, b.NotOrdered(t.Context(), "r", settled.SentAt))
+		given, sentAt = permit("r", settled.SentAt)
+		require.False(t, given, "a settled charge is not sent")
+		require.Zero(t, sentAt)
+		stands, err = b.ChargeByRequestID(t.Context(), "r")
+		require.NoError(t, err)
+		require.Equal(t, settled.SentAt, stands.SentAt)
+		require.NoError(t, b.NotOrdered(t.Context(), "no such charge", day(0)))
+	})
+}
+
+// Nothing is permitted in a database that may not charge, as after a restore elsewhere.
+func TestPermitSending_AsksTheInstallation(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		claim := b.claim(t, "r", "o")
+		_, _, err := b.PermitSending(t.Context(), "r", claim.Charge.SentAt, "another")
+		require.Equal(t, billing.CodeOtherInstallation, billing.CodeOf(err), "%v", err)
+		b.Exec(t, "UPDATE installation SET seat = 'elsewhere'")
+		_, _, err = b.PermitSending(t.Context(), "r", claim.Charge.SentAt, "")
+		require.Equal(t, billing.CodeNotAdopted, billing.CodeOf(err), "%v", err)
+		stands, err := b.ChargeByRequestID(t.Context(), "r")
+		require.NoError(t, err)
+		require.Equal(t, claim.Charge.SentAt, stands.SentAt)
 	})
 }
 

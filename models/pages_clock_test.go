@@ -30,11 +30,11 @@ func TestAPageHonoursACancelThatComesBeforeItsLocks(t *testing.T) {
 	})
 
 	claimed, err := page.ClaimPage(t.Context(), billing.PageClaim{
-		RunID: thisRun.ID, Owner: "page", Period: november, UpTo: "z", Limit: 10, HeldFor: time.Minute, IdempotentShop: true,
+		RunID: thisRun.ID, Owner: "page", Period: november, UpTo: "z", Limit: 10, HeldFor: time.Minute,
 	})
 
 	require.NoError(t, err)
 	require.Empty(t, claimed.Charges)
-	require.Empty(t, claimed.LeftOver)
+	require.Zero(t, claimed.Locked)
 	require.Empty(t, b.Lines(t, "SELECT request_id FROM charge"))
 }

@@ -20,11 +20,11 @@ import (
 // last is greater than every id.
 const last = "\U0010FFFF"
 
-// pageOf claims for thisRun, in an idempotent shop.
+// pageOf claims for thisRun.
 func pageOf(after, upTo string, limit int) billing.PageClaim {
 	return billing.PageClaim{
 		RunID: thisRun.ID, Owner: "page 1", Period: november, After: after, UpTo: upTo, Limit: limit,
-		HeldFor: time.Minute, IdempotentShop: true,
+		HeldFor: time.Minute,
 	}
 }
 
@@ -56,16 +56,25 @@ func claimPage(t require.TestingT, s *models.Store, in billing.PageClaim) billin
 	return page
 }
 
-// walk claims the whole range, batch by batch.
-func walk(t require.TestingT, s *models.Store, in billing.PageClaim) (claimed []billing.Charge, left []string) {
+// placed are claims as a page settles them.
+func placed(charges []billing.Charge) []billing.PlacedCharge {
+	var all []billing.PlacedCharge
+	for _, c := range charges {
+		all = append(all, billing.PlacedCharge{Charge: c, NotOrdered: c.Status == billing.Pending})
+	}
+	return all
+}
+
+// walk claims the whole range, batch by batch, and counts the rows that were locked.
+func walk(t require.TestingT, s *models.Store, in billing.PageClaim) (claimed []billing.Charge, locked int) {
 	for batches := 0; ; batches++ {
 		require.Less(t, batches, 100, "the walk does not come to its end")
 		page := claimPage(t, s, in)
-		require.LessOrEqual(t, len(page.Charges)+len(page.LeftOver), in.Limit)
-		claimed, left = append(claimed, page.Charges...), append(left, page.LeftOver...)
+		require.LessOrEqual(t, len(page.Charges)+page.Locked, in.Limit)
+		claimed, locked = append(claimed, page.Charges...), locked+page.Locked
 		if page.Done {
 			require.Equal(t, in.UpTo, page.Cursor)
-			return claimed, left
+			return claimed, locked
 		}
 		require.Greater(t, page.Cursor, in.After)
 		require.LessOrEqual(t, page.Cursor, in.UpTo)
@@ -94,7 +103,7 @@ func TestAPageClaimsWhoIsDue(t *testing.T) {
 		if in.UpTo < in.After {
 			in.After, in.UpTo = in.UpTo, in.After
 		}
-		in.IdempotentShop = rapid.Bool().Draw(t, "idempotent")
+		in.Unheld, in.Installation = rapid.Bool().Draw(t, "unheld"), modelstest.Installation
 
 		claimed, left := walk(t, b.Store, in)
 
@@ -114,11 +123,14 @@ func TestAPageClaimsWhoIsDue(t *testing.T) {
 			full := billing.Charge{
 				RequestID: billing.DerivedRequestID(november, c.SubscriptionID, declined+1), SubscriptionID: c.SubscriptionID,
 				Period: november, Status: billing.Pending, ClubID: club, CustomerID: "anna", SKU: w.sku[club], CreatedAt: day(1),
-				Owner: "page 1", ClaimedUntil: day(1).Add(time.Minute), RunID: thisRun.ID,
+				Owner: "page 1", RunID: thisRun.ID, Installation: modelstest.Installation,
 			}
-			if !in.IdempotentShop {
-				full.SentAt = day(1)
+			if !in.Unheld {
+				full.ClaimedUntil, full.SentAt = day(1).Add(time.Minute), day(1)
 			}
+			explained, err := b.Explain(context.Background(), c.SubscriptionID, day(1))
+			require.NoError(t, err)
+			full.StatusRow, full.ClubStatusRow = explained.Subscription.ID, explained.Club.ID
 			require.Equal(t, full, c)
 			stands, err := b.Charge(context.Background(), c.SubscriptionID, november)
 			require.NoError(t, err)
@@ -141,7 +153,7 @@ func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
 			require.Len(t, claimed, 1)
 			require.Equal(t, want, claimed[0].RequestID)
 			claimed[0].Status = billing.Declined
-			require.NoError(t, b.SettlePage(t.Context(), claimed))
+			require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
 			claimed, left := walk(t, b.Store, in)
 			require.Empty(t, claimed)
 			require.Empty(t, left)
@@ -150,32 +162,38 @@ func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
 }
 
 // A caller may have used a derived id as its own.
-func TestATakenRequestIDIsLeftOver(t *testing.T) {
+func TestClaimPage_TakenRequestIDGetsTheNext(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
-		for _, id := range []string{"q", "r", "t"} {
+		for _, id := range []string{"q", "r", "r2", "t", "u"} {
 			b.AddSubscription(t, id, 1, "x")
 		}
-		first := request("2026-11-s")
-		first.SubscriptionID = "r"
-		other, err := b.ClaimCharge(t.Context(), first, "o", true)
-		require.NoError(t, err)
-		b.settle(t, *other.Charge, billing.Charged)
+		for other, taken := range map[string]billing.RequestID{"r": "2026-11-s", "r2": "2026-11-s-2"} {
+			first := request(taken)
+			first.SubscriptionID = other
+			claim, err := b.ClaimCharge(t.Context(), first, "o", true)
+			require.NoError(t, err)
+			b.settle(t, *claim.Charge, billing.Charged)
+		}
+		for attempt := 1; attempt <= billing.MaxAttempt; attempt++ { // by hand, but the month of u is free
+			b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, customer_id, sku_id, created_at)
+				VALUES ($1, 'u', '2026-11', 'withdrawn', 'o', 'x', 1, $2)`, string(billing.DerivedRequestID(november, "u", attempt)), day(0))
+		}
 
-		claimed, left := walk(t, b.Store, pageOf("", last, 2))
+		claimed, locked := walk(t, b.Store, pageOf("", last, 2))
 
-		require.Equal(t, []string{"q", "t"}, subscriptions(claimed))
-		require.Equal(t, []string{"s"}, left)
-		run, err := b.StartRun(t.Context(), runOf(november, "e", billing.RunSettings{}.WithDefaults()))
-		require.NoError(t, err)
-		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID, RequireEligible: true}, "o", true)
-		require.NoError(t, err, "a workflow of its own finds another id")
-		require.Equal(t, billing.RequestID("2026-11-s-2"), claim.Charge.RequestID)
+		require.Zero(t, locked)
+		require.Equal(t, []string{"q", "s", "t"}, subscriptions(claimed), "u has no request id left")
+		of := func(subscription string) billing.RequestID {
+			return claimed[slices.IndexFunc(claimed, func(c billing.Charge) bool { return c.SubscriptionID == subscription })].RequestID
+		}
+		require.Equal(t, billing.RequestID("2026-11-s-3"), of("s"))
+		require.Equal(t, billing.RequestID("2026-11-t"), of("t"))
 	})
 }
 
 // A person's open transaction is not waited for.
-func TestALockedRowIsLeftOver(t *testing.T) {
+func TestClaimPage_CountsLockedRows(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.Postgres(t))
 	recordRun(t, b.Database, thisRun.ID, day(0))
@@ -190,7 +208,7 @@ func TestALockedRowIsLeftOver(t *testing.T) {
 
 	require.NoError(t, err)
 	require.Equal(t, []string{"r", "t"}, subscriptions(page.Charges))
-	require.Equal(t, []string{"s"}, page.LeftOver)
+	require.Equal(t, 1, page.Locked)
 	require.Equal(t, "t", page.Cursor)
 	require.NoError(t, person.Commit())
 	require.Empty(t, claimPage(t, b.Store, pageOf("r", "s", 3)).Charges, "cancelled by hand")
@@ -226,7 +244,7 @@ func TestPagesAtOnce(t *testing.T) {
 			b.AddSubscription(t, ids[n+1], 1, "x")
 		}
 		const pages = 4
-		claimed, left := make([][]billing.Charge, pages), make([][]string, pages)
+		claimed, left := make([][]billing.Charge, pages), make([]int, pages)
 		together(pages+1, func(i int) {
 			if i == pages {
 				for _, id := range ids[20:40] {
@@ -269,11 +287,11 @@ func TestAPageAgainstACancel(t *testing.T) {
 				}
 			})
 			require.NotNil(t, changed)
-			require.Equal(t, len(page.Charges) == 1, changed.InProgress != nil, "claimed %v, left over %v", page.Charges, page.LeftOver)
+			require.Equal(t, len(page.Charges) == 1, changed.InProgress != nil, "claimed %v, locked %d", page.Charges, page.Locked)
 			if len(page.Charges) == 0 {
 				late := claimPage(t, store, pageOf("s", id, 100))
 				require.Empty(t, late.Charges)
-				require.Empty(t, late.LeftOver)
+				require.Zero(t, late.Locked)
 			}
 		}
 	})
@@ -311,7 +329,7 @@ func TestSettlePageTakesAnyText(t *testing.T) {
 		}
 		b.clock.set(day(1))
 
-		require.NoError(t, b.SettlePage(t.Context(), claimed))
+		require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
 
 		for _, want := range claimed {
 			got, err := b.Charge(t.Context(), want.SubscriptionID, november)
@@ -342,8 +360,8 @@ func TestSettlePageSettlesHundreds(t *testing.T) {
 			claimed[i].Status, claimed[i].Order = billing.Charged, big
 		}
 		b.Exec(t, "DELETE FROM charge WHERE subscription_id >= 't-290'") // by hand
-		require.NoError(t, b.SettlePage(t.Context(), claimed))
-		require.NoError(t, b.SettlePage(t.Context(), claimed), "again")
+		require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
+		require.NoError(t, b.SettlePage(t.Context(), placed(claimed)), "again")
 		require.Equal(t, []string{"300"}, b.Lines(t, "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged' AND length(shop_order) = $1 AND run_id = '2026-11/2'", 32<<10+1))
 	})
 }
@@ -368,14 +386,14 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 		outcomes := map[string]billing.ChargeStatus{
 			"charged": billing.Charged, "declined": billing.Declined, "unresolved": billing.Unresolved, "let go": billing.Pending,
 			"taken over": billing.Pending, "settled since": billing.Charged, "declined since": billing.Declined, "pending since": billing.Pending,
-			"gone": billing.Charged, "gone and pending": billing.Pending, "gone and declined": billing.Declined, "gone, another": billing.Charged,
+			"gone": billing.Charged, "gone and pending": billing.Pending, "gone and declined": billing.Declined, "gone, another": billing.Charged, "let go in doubt": billing.Pending, "sent since": billing.Pending,
+			"withdrawn since": billing.Charged,
 			"taken over and charged": billing.Charged, "unresolved by another": billing.Pending,
 		}
 		for id := range outcomes {
 			b.AddSubscription(t, id, 1, "x")
 		}
 		in := pageOf("", last, 100)
-		in.IdempotentShop = false
 		claimed := slices.DeleteFunc(claimPage(t, b.Store, in).Charges, func(c billing.Charge) bool { return c.SubscriptionID == "s" })
 		b.Exec(t, "DELETE FROM charge WHERE subscription_id = 's'")
 		b.Exec(t, "DELETE FROM charge WHERE subscription_id LIKE 'gone%'")
@@ -383,13 +401,19 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 		b.Exec(t, "UPDATE charge SET owner = 'charge', claimed_until = NULL, status = 'unresolved', settled_at = $1 WHERE subscription_id = 'unresolved by another'", day(0))
 		b.Exec(t, "UPDATE charge SET status = 'declined', settled_at = $1 WHERE subscription_id IN ('settled since', 'pending since')", day(0))
 		b.Exec(t, "UPDATE charge SET status = 'charged', settled_at = $1 WHERE subscription_id = 'declined since'", day(0))
+		b.Exec(t, "UPDATE charge SET status = 'withdrawn', settled_at = $1 WHERE subscription_id = 'withdrawn since'", day(0))
+		b.Exec(t, "UPDATE charge SET sent_at = $1 WHERE subscription_id = 'sent since'", day(0).Add(time.Microsecond))
 		_, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "gone, another", Period: november, RequestID: "another"}, "charge", true)
 		require.NoError(t, err)
 		for i := range claimed {
 			claimed[i].Status, claimed[i].FailureCode = outcomes[claimed[i].SubscriptionID], "code"
 		}
 
-		err = b.SettlePage(t.Context(), claimed)
+		settled := placed(claimed)
+		for i := range settled {
+			settled[i].NotOrdered = settled[i].Status == billing.Pending && settled[i].SubscriptionID != "let go in doubt"
+		}
+		err = b.SettlePage(t.Context(), settled)
 		require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err), "an order that the ledger does not take is told: %v", err)
 
 		require.Equal(t, map[string]string{
@@ -399,7 +423,8 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 			"settled since": "declined page 1 claimed sent settled", "declined since": "charged page 1 claimed sent settled",
 			"pending since": "declined page 1 claimed sent settled", "unresolved by another": "unresolved charge sent settled",
 			"gone": "charged page 1 claimed sent settled", "gone and declined": "declined page 1 claimed sent settled",
-			"gone, another": "pending charge",
+			"gone, another": "pending charge sent",
+			"let go in doubt": "pending page 1 sent", "sent since": "pending page 1 claimed sent", "withdrawn since": "withdrawn page 1 claimed sent settled",
 		}, rows(t, b))
 		require.NoError(t, b.SettlePage(t.Context(), nil))
 	})
@@ -422,7 +447,7 @@ func TestOwnClaims(t *testing.T) {
 		own, err := b.OwnClaims(t.Context(), thisRun.ID, "page 1")
 		require.NoError(t, err)
 		require.Equal(t, []string{"s", "u"}, subscriptions(own))
-		require.NoError(t, b.SettlePage(t.Context(), own), "let go")
+		require.NoError(t, b.SettlePage(t.Context(), placed(own)), "let go")
 		held, err := b.HoldClaims(t.Context(), "page 1", []billing.RequestID{own[0].RequestID, page.Charges[1].RequestID, "nobody's"}, time.Minute)
 		require.NoError(t, err)
 		require.Equal(t, []billing.RequestID{own[0].RequestID}, held)
@@ -430,7 +455,7 @@ func TestOwnClaims(t *testing.T) {
 		left, err := b.LeftOver(t.Context(), leftOver)
 		require.NoError(t, err)
 		require.Equal(t, []string{"u"}, left, "the other is not")
-		require.NoError(t, b.SettlePage(t.Context(), own), "let go")
+		require.NoError(t, b.SettlePage(t.Context(), placed(own)), "let go")
 		b.claim(t, "x", billing.ChargeOwner)
 		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1")
 		require.NoError(t, err)
@@ -447,6 +472,7 @@ func TestARunReleasesWhatPagesOfEarlierRunsHold(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		claimPage(t, b.Store, pageOf("", last, 10))
+		b.Exec(t, "UPDATE charge SET sent_at = NULL")
 		left := func() []string {
 			ids, err := b.LeftOver(t.Context(), leftOver)
 			require.NoError(t, err)

@@ -55,7 +55,9 @@ func TestAnotherIncarnation(t *testing.T) {
 		page := pageOf("", last, 10)
 
 		page.Incarnation = "another"
-		require.Equal(t, billing.PageClaimed{Replaced: true}, claimPage(t, b.Store, page))
+		claimed, err := b.ClaimPage(t.Context(), page)
+		require.Equal(t, billing.CodeDatabaseReplaced, billing.CodeOf(err), "%v", err)
+		require.Zero(t, claimed)
 		require.Empty(t, b.Lines(t, "SELECT request_id FROM charge"))
 
 		page.Incarnation = incarnation

@@ -293,7 +293,7 @@ func TestCharge_FailingClaimIsTold(t *testing.T) {
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	logged := &lines{}
 	c, _ := startWorkerIn(t, db, server, activities.Policy{Idempotent: true, RetryFor: time.Minute, ShopTimeout: 5 * time.Second}, logged)
-	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r", Installation: modelstest.Installation}
+	in := workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{SubscriptionID: "s", Period: november(t), RequestID: "r", Installation: modelstest.Installation}}
 	run, err := workflows.Names("").StartCharge(t.Context(), c, in)
 	require.NoError(t, err)
 

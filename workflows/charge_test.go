@@ -73,10 +73,10 @@ func setup(t *testing.T, policy activities.Policy) *bench {
 // run charges and returns the error's code, "" for a completed workflow.
 func (b *bench) run(t *testing.T) (billing.Charge, billing.Code) {
 	t.Helper()
-	b.env.ExecuteWorkflow(workflows.ChargeSubscriptionName, workflows.ChargeInput{
-		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1,
+	b.env.ExecuteWorkflow(workflows.ChargeSubscriptionName, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
+		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true,
 		Installation: modelstest.Installation,
-	})
+	}, ClubID: 1})
 	require.True(t, b.env.IsWorkflowCompleted())
 	var charge billing.Charge
 	err := b.env.GetWorkflowError()
@@ -204,9 +204,9 @@ func TestAnOperatorCancelsTheWorkflow(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
 	b.env.RegisterDelayedCallback(b.env.CancelWorkflow, time.Minute)
-	b.env.ExecuteWorkflow(workflows.ChargeSubscriptionName, workflows.ChargeInput{
+	b.env.ExecuteWorkflow(workflows.ChargeSubscriptionName, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
 		SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, Installation: modelstest.Installation,
-	})
+	}})
 	var cancelled *temporal.CanceledError
 	require.ErrorAs(t, b.env.GetWorkflowError(), &cancelled)
 	require.Equal(t, billing.Unresolved, b.inLedger(t).Status, "it can be taken up again")

@@ -136,7 +136,7 @@ func subscribeAll(t *testing.T, cases map[string]remembered, live, backup models
 // about, and returns its request id.
 func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string, of remembered) billing.RequestID {
 	t.Helper()
-	in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+	in := workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, Installation: modelstest.Installation}, ClubID: 1}
 	request := in.RequestID
 	if of.forRun {
 		in.RequestID, in.RunID = "", "2026-11/1"
@@ -234,10 +234,10 @@ func TestRecallCharges_CorrectedStays(t *testing.T) {
 				})
 				require.NoError(t, err)
 			}
-			run, err := workflows.Names("").StartCharge(t.Context(), temporal, workflows.ChargeInput{
+			run, err := workflows.Names("").StartCharge(t.Context(), temporal, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
 				SubscriptionID: "again", Period: november(t), RequestID: "second", RequireEligible: true,
 				Installation: modelstest.Installation,
-			})
+			}})
 			require.NoError(t, err)
 			var second billing.Charge
 			require.NoError(t, run.Get(t.Context(), &second))

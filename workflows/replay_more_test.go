@@ -31,10 +31,10 @@ func TestRecordAChargeTakenUpAgain(t *testing.T) {
 	t.Parallel()
 	db, server, c := chargingServer(t)
 	charge := func(requestID billing.RequestID) client.WorkflowRun {
-		run, err := workflows.Names("").StartCharge(t.Context(), c, workflows.ChargeInput{
-			SubscriptionID: "s", Period: november(t), RequestID: requestID, RequireEligible: true, ClubID: 1,
+		run, err := workflows.Names("").StartCharge(t.Context(), c, workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
+			SubscriptionID: "s", Period: november(t), RequestID: requestID, RequireEligible: true,
 			Installation: modelstest.Installation,
-		})
+		}, ClubID: 1})
 		require.NoError(t, err)
 		var charged billing.Charge
 		require.NoError(t, run.Get(t.Context(), &charged))
@@ -55,7 +55,7 @@ func TestRecordACancelledCharge(t *testing.T) {
 	t.Parallel()
 	_, server, c := chargingServer(t)
 	server.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
-	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+	in := workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, Installation: modelstest.Installation}, ClubID: 1}
 	run, err := workflows.Names("").StartCharge(t.Context(), c, in)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(server.Calls()) >= 3 }, time.Minute, 10*time.Millisecond)

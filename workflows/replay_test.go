@@ -200,7 +200,7 @@ func chargeOnServer(t *testing.T, db modelstest.Database, policy activities.Poli
 	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 	server.SetFaults(faults...)
 	c := startWorker(t, db, server, policy)
-	in := workflows.ChargeInput{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+	in := workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{SubscriptionID: "s", Period: november(t), RequestID: "r-1", RequireEligible: true, Installation: modelstest.Installation}, ClubID: 1}
 	run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").ChargeOptions(in), workflows.ChargeSubscriptionName, in)
 	require.NoError(t, err)
 	_ = run.Get(t.Context(), &billing.Charge{}) // failures are histories, too

@@ -59,7 +59,7 @@ func TestSlowShop_MoreChargesThanPlaces(t *testing.T) {
 		for i := range n {
 			id := fmt.Sprintf("s-%d", i)
 			db.AddSubscription(t, id, 1, "c-"+id)
-			in := workflows.ChargeInput{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, ClubID: 1, Installation: modelstest.Installation}
+			in := workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{SubscriptionID: id, Period: november(t), RequestID: billing.RequestID("r-" + id), RequireEligible: true, Installation: modelstest.Installation}, ClubID: 1}
 			run, err := c.ExecuteWorkflow(t.Context(), workflows.Names("").ChargeOptions(in), workflows.ChargeSubscriptionName, in)
 			require.NoError(t, err)
 			runs = append(runs, run)
