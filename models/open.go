@@ -235,8 +235,8 @@ func (s *Store) sql(text string) string {
 	return text
 }
 
-// time makes a time column of our own tables comparable, also if a person wrote the
-// value on SQLite. There, what cannot be read comes before all times.
+// time is a column of our own tables with a time, for comparisons: on SQLite also
+// one that was written by hand. What cannot be read comes before all times there.
 func (s *Store) time(column string) string {
 	if s.dialect == SQLite {
 		return "COALESCE(drayman_time(" + column + "), '')"
