@@ -22,9 +22,10 @@ import (
 type bench struct {
 	modelstest.Database
 	*testsuite.TestActivityEnvironment
-	acts  *activities.Activities
-	store *models.Store
-	shop  *shoptest.Server
+	acts     *activities.Activities
+	store    *models.Store
+	shop     *shoptest.Server
+	temporal seam
 }
 
 var november = billing.PeriodAt(time.Date(2026, 11, 15, 0, 0, 0, 0, time.UTC), time.UTC)
@@ -46,8 +47,10 @@ func setup(t *testing.T, db modelstest.Database, idempotent bool) *bench {
 	suite.SetLogger(sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	b.TestActivityEnvironment = suite.NewTestActivityEnvironment()
 	b.SetTestTimeout(time.Minute)
-	b.acts = activities.New(b.store, client, activities.Policy{Idempotent: idempotent, RetryFor: time.Hour, ShopTimeout: 5 * time.Second},
-		time.UTC, nil, slog.New(slog.DiscardHandler))
+	b.acts = activities.New(activities.Config{
+		Store: b.store, Shop: client, Zone: time.UTC, Temporal: &b.temporal, Log: slog.New(slog.DiscardHandler),
+		Policy: activities.Policy{Idempotent: idempotent, RetryFor: time.Hour, ShopTimeout: 5 * time.Second},
+	})
 	b.RegisterActivity(b.acts)
 	return b
 }
@@ -153,14 +156,14 @@ func TestRunActivities_RefuseBadInput(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
-		run, err := b.store.StartRun(t.Context(), billing.RunStart{
-			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
+		run, _, err := b.store.StartRun(t.Context(), billing.RunStart{
+			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC, Installation: ours,
 		})
 		require.NoError(t, err)
-		december := *run
+		named := activities.RunRef{Installation: ours, RunID: run.ID, Period: november}
+		december, unknown := named, named
 		december.Period = billing.PeriodAt(time.Date(2026, 12, 15, 0, 0, 0, 0, time.UTC), time.UTC)
-		unknown := *run
-		unknown.ID = "2026-11/9"
+		unknown.RunID = "2026-11/9"
 		pace := -3.0
 		good := billing.RunSettings{}.WithDefaults()
 		bad := func(change func(s *billing.RunSettings)) billing.RunSettings { s := good; change(&s); return s }
@@ -174,27 +177,24 @@ func TestRunActivities_RefuseBadInput(t *testing.T) {
 			{b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "x"}, invalid},
 			{b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "x", Settings: bad(func(s *billing.RunSettings) { s.PageSize = 1e9 })}, invalid},
 			{b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "x", Settings: bad(func(s *billing.RunSettings) { s.OrdersPerSecond = -3 })}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, PageSize: 10, Pages: 1}, gone},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Run: *run, PageSize: -1, Pages: 1}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Run: *run, PageSize: 10}, invalid},
-			{b.acts.PlanRun, activities.PlanRunInput{Installation: ours, Run: *run, PageSize: 5000, Pages: 1e9}, invalid},
-			{b.acts.ChargePage, activities.ChargePageInput{Installation: ours, Run: *run, UpTo: "z"}, invalid},
-			{b.acts.ChargePage, activities.ChargePageInput{Installation: ours, Run: december, Number: 1, UpTo: "z"}, invalid},
-			{b.acts.ChargePage, activities.ChargePageInput{Installation: ours, Run: unknown, Number: 1, UpTo: "z"}, gone},
-			{b.acts.StartCharges, activities.StartChargesInput{Installation: ours, RunID: run.ID, Period: december.Period, IDs: []string{"s"}}, invalid},
-			{b.acts.StartCharges, activities.StartChargesInput{Installation: ours, RunID: unknown.ID, Period: november, LeftOver: true}, gone},
-			{b.acts.RecallCharges, activities.RecallChargesInput{Installation: ours, Run: december}, invalid},
-			{b.acts.RecallCharges, activities.RecallChargesInput{Installation: ours, Run: unknown}, gone},
-			{b.acts.ControlRun, activities.ControlRunInput{Installation: ours, RunID: run.ID}, invalid},
-			{b.acts.ControlRun, activities.ControlRunInput{Installation: ours, RunID: run.ID, State: billing.RunAbandoned}, invalid},
-			{b.acts.ControlRun, activities.ControlRunInput{Installation: ours, RunID: run.ID, OrdersPerSecond: &pace}, invalid},
-			{b.acts.ControlRun, activities.ControlRunInput{Installation: ours, State: billing.RunPaused}, gone},
-			{b.acts.Progress, activities.ProgressInput{Installation: ours}, gone},
+			{b.acts.PlanRun, activities.PlanRunInput{RunRef: unknown, PageSize: 10, Pages: 1}, gone},
+			{b.acts.PlanRun, activities.PlanRunInput{RunRef: named, PageSize: -1, Pages: 1}, invalid},
+			{b.acts.PlanRun, activities.PlanRunInput{RunRef: named, PageSize: 10}, invalid},
+			{b.acts.PlanRun, activities.PlanRunInput{RunRef: named, PageSize: 5000, Pages: 1e9}, invalid},
+			{b.acts.ChargePage, activities.ChargePageInput{RunRef: named, UpTo: "z"}, invalid},
+			{b.acts.ChargePage, activities.ChargePageInput{RunRef: december, Number: 1, UpTo: "z"}, invalid},
+			{b.acts.WatchRun, activities.WatchRunInput{RunRef: december, State: billing.RunRunning}, invalid},
+			{b.acts.ChangeRun, activities.ChangeRunInput{RunRef: named}, invalid},
+			{b.acts.ChangeRun, activities.ChangeRunInput{RunRef: named, Change: billing.RunChange{State: billing.RunAbandoned}}, invalid},
+			{b.acts.ChangeRun, activities.ChangeRunInput{RunRef: named, Change: billing.RunChange{OrdersPerSecond: &pace}}, invalid},
+			{b.acts.ChangeRun, activities.ChangeRunInput{RunRef: unknown, Change: billing.RunChange{State: billing.RunPaused}}, gone},
+			{b.acts.Progress, unknown, gone},
+			{b.acts.Recall, activities.RecallInput{Installation: "another"}, string(billing.CodeOtherInstallation)},
 			{b.acts.SettleCharge, activities.SettleChargeInput{Installation: ours}, invalid},
 			{b.acts.SettleCharge, activities.SettleChargeInput{Installation: ours, Charge: billing.Charge{RequestID: "r", SubscriptionID: "s", Period: november, Status: billing.Pending}}, invalid},
 			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", Period: november, RequestID: "a/../../b"}, invalid},
 			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", RequestID: "r"}, invalid},
-			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", Period: november, RunID: unknown.ID}, gone},
+			{b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "s", Period: november, RunID: unknown.RunID}, gone},
 		} {
 			_, err := b.ExecuteActivity(of.activity, of.in)
 			requireFinal(t, err, of.code)
@@ -211,8 +211,8 @@ func TestClaimCharge_RunTakesIDsOfTheTables(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
 		db.AddSubscription(t, "a\tb", 1, "tab")
-		run, err := b.store.StartRun(t.Context(), billing.RunStart{
-			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
+		run, _, err := b.store.StartRun(t.Context(), billing.RunStart{
+			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC, Installation: ours,
 		})
 		require.NoError(t, err)
 		_, err = b.ExecuteActivity(b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "a\tb", Period: november, RunID: run.ID})

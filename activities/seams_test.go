@@ -81,57 +81,127 @@ func TestClaimCharge_WaitsForTheAdoption(t *testing.T) {
 	})
 }
 
-// twoInstallations is what Temporal lists of two that share a namespace and copied ids:
-// the other's execution is the later one. Histories are read by workflows.Memory, which
-// has tests of its own.
-type twoInstallations struct{ ours billing.Charge }
+// seam is Temporal as a test wants it. Lists and histories are read by workflows.Temporal,
+// which has tests of its own with a real server.
+type seam struct {
+	executions []activities.Execution // that have completed
+	charge     func(e activities.Execution) *billing.Charge
+	runs       []billing.Run
+	started    []string // ids of subscriptions
+	recalls    int
+}
 
-func (twoInstallations) Executions(_ context.Context, _ billing.Period, completed bool, _ []byte) ([]activities.Execution, []byte, error) {
+func (s *seam) StartCharge(_ context.Context, req billing.ChargeRequest) error {
+	s.started = append(s.started, req.SubscriptionID)
+	return nil
+}
+
+func (s *seam) StartRecall(context.Context, string) error {
+	s.recalls++
+	return nil
+}
+
+func (s *seam) IsListed(context.Context, string, string) (bool, error) { return true, nil }
+
+func (s *seam) Executions(_ context.Context, completed bool, _ []byte) ([]activities.Execution, []byte, error) {
 	if !completed {
 		return nil, nil, nil
 	}
-	const id = "charge/s/2026-11"
-	return []activities.Execution{{WorkflowID: id, RunID: "theirs", SubscriptionID: "s"}, {WorkflowID: id, RunID: "ours", SubscriptionID: "s"}}, nil, nil
+	return s.executions, nil, nil
 }
 
-func (m twoInstallations) Charge(_ context.Context, _ string, e activities.Execution) (*billing.Charge, error) {
-	if e.RunID != "ours" {
-		return nil, nil
+func (s *seam) Charge(_ context.Context, _ string, e activities.Execution) (*billing.Charge, error) {
+	return s.charge(e), nil
+}
+
+func (s *seam) Runs(context.Context, string) ([]billing.Run, error) { return s.runs, nil }
+
+// twoInstallations has Temporal list what two have charged that share a namespace and
+// copied ids: the other's execution is the later one.
+func (b *bench) twoInstallations(ours billing.Charge) {
+	const id = "charge/s/2026-11"
+	b.temporal.executions = []activities.Execution{
+		{WorkflowID: id, RunID: "theirs", SubscriptionID: "s", Period: november}, {WorkflowID: id, RunID: "ours", SubscriptionID: "s", Period: november},
 	}
-	return &m.ours, nil
+	b.temporal.charge = func(e activities.Execution) *billing.Charge {
+		if e.RunID != "ours" {
+			return nil
+		}
+		return &ours
+	}
+}
+
+// recall looks through the database as one that was replaced.
+func (b *bench) recall(t *testing.T) (out activities.RecallOutput) {
+	t.Helper()
+	b.Exec(t, "UPDATE installation SET recalled = 'another'")
+	value, err := b.ExecuteActivity(b.acts.Recall, activities.RecallInput{Installation: ours})
+	require.NoError(t, err)
+	require.NoError(t, value.Get(&out))
+	found, err := b.store.Installation(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, found.MayCharge())
+	return out
 }
 
 // What another installation has charged later hides nothing of ours.
-func TestRecallCharges_AnothersExecutionHidesNothing(t *testing.T) {
+func TestRecall_AnothersExecutionHidesNothing(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
-		run := b.record(t, billing.RunRunning, modelstest.Long)
-		activities.WithMemory(b.acts, twoInstallations{billing.Charge{
-			RequestID: "callers-own", SubscriptionID: "s", Period: november, Status: billing.Charged, CustomerID: "anna", SKU: 7,
-		}})
-		value, err := b.ExecuteActivity(b.acts.RecallCharges, activities.RecallChargesInput{Run: run, Installation: ours})
-		require.NoError(t, err)
-		var out activities.RecallChargesOutput
-		require.NoError(t, value.Get(&out))
-		require.Equal(t, 1, out.Recalled)
+		b.twoInstallations(billing.Charge{RequestID: "callers-own", SubscriptionID: "s", Period: november, Status: billing.Charged, CustomerID: "anna", SKU: 7})
+		require.Equal(t, 1, b.recall(t).Charges)
 		require.Equal(t, []string{"callers-own charged"}, db.Lines(t, "SELECT request_id || ' ' || status FROM charge"))
+		require.Zero(t, b.recall(t).Charges, "it is known now")
 	})
 }
 
 // One remembered charge that the ledger cannot take, because its request id is another's
 // there, does not hold the others up.
-func TestRecallCharges_ATakenRequestIDStopsNobody(t *testing.T) {
+func TestRecall_ATakenRequestIDStopsNobody(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
 		b.claim(t, "t", "callers-own", billing.ChargeOwner)
-		run := b.record(t, billing.RunRunning, modelstest.Long)
-		activities.WithMemory(b.acts, twoInstallations{billing.Charge{
-			RequestID: "callers-own", SubscriptionID: "s", Period: november, Status: billing.Charged, CustomerID: "anna", SKU: 7,
-		}})
-		_, err := b.ExecuteActivity(b.acts.RecallCharges, activities.RecallChargesInput{Run: run, Installation: ours})
-		require.NoError(t, err)
+		b.twoInstallations(billing.Charge{RequestID: "callers-own", SubscriptionID: "s", Period: november, Status: billing.Charged, CustomerID: "anna", SKU: 7})
+		b.recall(t)
 		require.Equal(t, []string{"t pending"}, db.Lines(t, "SELECT subscription_id || ' ' || status FROM charge"))
 	})
+}
+
+// Whoever meets a database that was replaced starts the recall, does nothing else, and is
+// tried again. Nothing reaches the shop.
+func TestReplaced_EachActivityStartsTheRecall(t *testing.T) {
+	t.Parallel()
+	for _, idempotent := range []bool{true, false} {
+		modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
+			b := setup(t, db, idempotent)
+			run := b.record(t, billing.RunRunning, modelstest.Long)
+			claimed := b.claim(t, "s", "r-1", billing.ChargeOwner)
+			named := activities.RunRef{Installation: ours, RunID: run.ID, Period: november, Recalled: "before", Execution: "e"}
+			db.Exec(t, "UPDATE installation SET recalled = 'another'")
+			for what, of := range map[string]struct{ activity, in any }{
+				"claim": {b.acts.ClaimCharge, billing.ChargeRequest{Installation: ours, SubscriptionID: "t", Period: november, RequestID: "r-2"}},
+				"order": {b.acts.PlaceOrder, activities.PlaceOrderInput{Installation: ours, Charge: claimed}},
+				"start": {b.acts.StartRun, activities.StartRunInput{Installation: ours, Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults()}},
+			} {
+				b.temporal.recalls = 0
+				_, err := b.ExecuteActivity(of.activity, of.in)
+				requireRetried(t, err, string(billing.CodeDatabaseReplaced), "Recall")
+				require.Equal(t, 1, b.temporal.recalls, what)
+			}
+			value, err := b.ExecuteActivity(b.acts.WatchRun, activities.WatchRunInput{RunRef: named, State: billing.RunPaused})
+			require.NoError(t, err)
+			var watched activities.WatchRunOutput
+			require.NoError(t, value.Get(&watched))
+			require.True(t, watched.Replaced)
+			value, err = b.ExecuteActivity(b.acts.ChargePage, activities.ChargePageInput{RunRef: named, Number: 1, UpTo: "z", Concurrency: 1})
+			require.NoError(t, err)
+			var page activities.ChargePageOutput
+			require.NoError(t, value.Get(&page))
+			require.Equal(t, activities.StopReplaced, page.Stop)
+			require.Empty(t, b.shop.Calls())
+			require.Len(t, db.Lines(t, "SELECT request_id FROM charge"), 1)
+		})
+	}
 }

@@ -25,7 +25,6 @@ import (
 
 	"drayman/api"
 	"drayman/guard"
-	"drayman/models"
 	"drayman/models/modelstest"
 )
 

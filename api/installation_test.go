@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"drayman/api"
-	"drayman/models"
 	"drayman/models/modelstest"
 	"drayman/shop/shoptest"
 )

@@ -29,6 +29,7 @@ import (
 	"drayman/shop"
 	"drayman/shop/shoptest"
 	"drayman/worker"
+	"drayman/workflows"
 )
 
 const secret = "a-secret-nobody-may-see"
@@ -91,9 +92,11 @@ func setup(t *testing.T, db modelstest.Database, o options) *system {
 	shopClient, err := shop.New(shop.Config{URL: s.shop.URL, APIKey: "key", APISecret: secret, Timeout: o.shopTimeout})
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
-	acts := activities.New(s.store, shopClient, activities.Policy{
-		Idempotent: !o.notIdempotent, RetryFor: o.retryFor, ShopTimeout: o.shopTimeout,
-	}, o.workerZone, worker.Starter(s.temporal, ""), log)
+	acts := activities.New(activities.Config{
+		Store: s.store, Shop: shopClient, Zone: o.workerZone, Log: log,
+		Policy:   activities.Policy{Idempotent: !o.notIdempotent, RetryFor: o.retryFor, ShopTimeout: o.shopTimeout},
+		Temporal: workflows.Temporal{Client: s.temporal, Namespace: s.namespace},
+	})
 	require.NoError(t, worker.Prepare(t.Context(), s.temporal, s.namespace, log))
 	s.start = func() { s.stop = startWorker(t, s.temporal, s.namespace, acts, log) }
 	s.start()

@@ -40,7 +40,7 @@ func (s *site) baselines(ctx context.Context, o options) (calls, rowByRow float6
 	if err != nil || len(subscriptions) == 0 {
 		return 0, 0, err
 	}
-	// The ledger of the run shall be empty: this one has the same indexes.
+	// The run's ledger must stay empty, so this is another, with the same indexes.
 	if _, err := s.db.Exec(ctx, `CREATE TABLE plain_charge (LIKE charge INCLUDING ALL)`); err != nil {
 		return 0, 0, err
 	}

@@ -54,7 +54,7 @@ func (s *site) check(ctx context.Context, o options, period string, f *runFigure
 }
 
 // charged returns the customers of the charges in the ledger, by request id. The
-// ledger's own index sees to it that no subscription has two.
+// ledger's own index admits no second one for a subscription.
 func (s *site) charged(ctx context.Context, period string) (map[string]string, error) {
 	rows, err := s.db.Query(ctx, `SELECT c.request_id, c.customer_id FROM charge c JOIN subscription s
 		ON s.id = c.subscription_id AND s.customer_store_id = c.customer_id WHERE c.period = $1 AND c.status = 'charged'`, period)
@@ -75,7 +75,7 @@ func (s *site) orders(ctx context.Context, o options, period string) ([]order, e
 	var book struct {
 		Orders []order `json:"orders"`
 	}
-	all := 2*o.Charges + 2*o.Baseline // a book with too many shall show it
+	all := 2*o.Charges + 2*o.Baseline // one too many must be seen
 	if err := send(ctx, http.MethodGet, fmt.Sprintf("%s/orders?limit=%d", s.shopURL, all), nil, &book); err != nil {
 		return nil, err
 	}

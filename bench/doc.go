@@ -1,7 +1,7 @@
 // Bench measures a billing run on real processes: drayman's API and worker, a
 // fake shop without delay, PostgreSQL and a Temporal server. It prints what it
-// finds and asserts no figure; it fails where the run does not end, or where the
-// shop's book and the ledger do not hold exactly one order per subscription.
+// measures and asserts no figure. It fails if the run does not end, or if the shop's
+// book and the ledger do not hold exactly one order per subscription.
 //
 //	bin/drayman-dev env -- go -C bench run . --charges 100000
 //
@@ -22,7 +22,7 @@
 //
 // Both run in this process, before the run, one after the other. The machine
 // that does them is the one that does the run, so the ratios say more than the
-// rates. What a figure means stands in docs/performance.md.
+// rates. docs/performance.md says what a figure means.
 //
 // An action is what Temporal Cloud bills. Those that leave events are counted in
 // the histories; heartbeats leave none and are estimated, see actions.count.

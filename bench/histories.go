@@ -117,8 +117,8 @@ func (s *site) history(ctx context.Context, e *common.WorkflowExecution) ([]*his
 // defines them: a workflow that starts or continues as new; an activity that is
 // started or retried, each try; all local activities of one workflow task
 // together; a timer that is started; a signal or update; an upsert of search
-// attributes; a side effect; a heartbeat that reaches the server. Queries leave
-// no event; nobody makes any here.
+// attributes; a side effect; a heartbeat that reaches the server. Queries leave no
+// event, and none are made here.
 func (a *actions) count(events []*history.HistoryEvent) {
 	scheduled := map[int64]*history.HistoryEvent{}
 	local := map[int64]bool{} // workflow tasks with local activities

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// options are what a measurement is told.
+// options are the settings of a measurement.
 type options struct {
 	Charges     int
 	Baseline    int

@@ -29,7 +29,7 @@ const (
 	retention = 24 * time.Hour
 )
 
-// site is where one round happens.
+// site is the database, namespace and processes of one round.
 type site struct {
 	db         *pgxpool.Pool
 	temporal   client.Client
@@ -109,7 +109,7 @@ func (s *site) newDatabase(ctx context.Context, o options) (string, error) {
 
 // fill makes ten clubs and n subscriptions, all of them active for years, with
 // ids as long as UUIDs. The statistics are up to date, as they are in a database
-// that has lived for a while; those of the ledger only where it has earlier months.
+// that has been in use; those of the ledger only if it has earlier months.
 func (s *site) fill(ctx context.Context, n, months int) error {
 	for _, statement := range []string{
 		`INSERT INTO club (id, name, store_sku) SELECT i, 'Club ' || i, i FROM generate_series(1, 10) i`,
@@ -160,7 +160,7 @@ func (s *site) newNamespace(ctx context.Context, o options) error {
 	return err
 }
 
-// silent is a log that nobody reads.
+// silent discards the log.
 type silent struct{}
 
 func (silent) Debug(string, ...any) {}

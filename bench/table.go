@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 )
 
-// writeTable prints the median of each figure over the rounds and, where there
-// are several, the least and the greatest.
+// writeTable prints the median of each figure over the rounds and, if there are several,
+// the least and the greatest.
 func writeTable(w io.Writer, results []result) {
 	first := results[0]
 	fmt.Fprintf(w, "%d charges, %d rounds, %d processors, fsync and synchronous_commit on: %t\n\n",

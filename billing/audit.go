@@ -1,7 +1,7 @@
 package billing
 
 // AuditEntry is one write that a person made by hand. It is kept in the write's own
-// transaction and never changed. The database adds when it was made.
+// transaction and never changed. The database adds its time.
 type AuditEntry struct {
 	// Actor is who made the write, as the caller said; "" if nobody said.
 	Actor string

@@ -54,8 +54,8 @@ type ChangePlan struct {
 }
 
 // PlanStatusChange returns the rows that a change adds to a history and those
-// it takes away. Automatic returns that the change supersedes go; every other
-// row stays. A pause with an interval adds its return as well, unless something
+// it removes. It removes the automatic returns that the change supersedes, and no
+// other row. A pause with an interval adds its return as well, unless something
 // scheduled explicitly ends the pause before that, or the pause begins in a
 // cancelled subscription.
 //
@@ -89,7 +89,7 @@ func PlanStatusChange(history []Change, c StatusChange, now time.Time, newID fun
 	return plan
 }
 
-// lastWord returns the status at a time as if nothing had been paused.
+// lastWord returns the status at a time if pauses did not count.
 func lastWord(history []Change, at time.Time) Status {
 	others := slices.DeleteFunc(slices.Clone(history), func(c Change) bool { return c.StatusID == int(Paused) })
 	last, _ := StatusAt(others, at)
@@ -99,8 +99,9 @@ func lastWord(history []Change, at time.Time) Status {
 // endOfTime is the last moment whose year has four digits.
 var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
 
-// createDateAfter makes the last word win: rows with one effect date are told
-// apart by their create dates, and a clock can give the same microsecond twice.
+// createDateAfter returns a create date later than all others, so that the new row
+// decides among those of the same effect date. A clock can give the same microsecond
+// twice.
 func createDateAfter(history []Change, now time.Time) time.Time {
 	created := now
 	for _, c := range history {
@@ -108,16 +109,16 @@ func createDateAfter(history []Change, now time.Time) time.Time {
 			created = c.CreateDate.Add(time.Microsecond)
 		}
 	}
-	if created.After(endOfTime) { // after a date by hand that no word can follow
+	if created.After(endOfTime) { // a person wrote the last date that there is
 		return now
 	}
 	return created
 }
 
-// supersedes reports whether a change takes a scheduled row away: an automatic
-// return after it. The return of a pause that begins only after the change
-// stays, or the pause would never end; but a cancel takes that one too, and so
-// does a pause that lasts as long or longer.
+// supersedes reports whether a change removes a scheduled row: an automatic return
+// after it. The return of a pause that begins only after the change stays, or the
+// pause would never end. But a cancel removes that one too, and so does a pause that
+// lasts as long or longer.
 func supersedes(c StatusChange, row, pause Change) bool {
 	if !IsAutomaticReturn(row) || row.EffectDate == nil || !row.EffectDate.After(c.EffectDate) {
 		return false
@@ -138,7 +139,8 @@ func IsAutomaticReturn(row Change) bool {
 }
 
 // pauseOf returns the pause that the automatic return ends: both rows were
-// written at once, so their create dates agree. The zero Change where it is gone.
+// written at once, so their create dates agree. It returns the zero Change if the
+// pause is gone.
 func pauseOf(ret Change, history []Change) Change {
 	var pause Change
 	if !IsAutomaticReturn(ret) || ret.EffectDate == nil || ret.CreateDate == nil {

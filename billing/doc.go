@@ -15,11 +15,14 @@
 //   - A [Charge] is one row of the ledger: one request id, for one subscription
 //     and period.
 //
+// docs/product.md has all terms, the table of a charge request and the states of a
+// charge.
+//
 // # Invariants
 //
-//   - At most one charge per subscription and period stands at pending, charged
-//     or unresolved. Declined ones are history.
-//   - A request id belongs to one subscription and period for ever.
+//   - At most one charge per subscription and period is pending, charged or
+//     unresolved. Declined and withdrawn ones are history.
+//   - A request id belongs to one subscription and period, always.
 //   - [Decide] is the one place that says what a charge request comes to. The
 //     API asks it before it starts a workflow, so that bad input never reaches
 //     Temporal; the claim asks it again under a lock, and that answer counts.

@@ -37,7 +37,7 @@ const (
 )
 
 // Error is an outcome that a caller can act upon. Detail is a sentence for
-// people. The other fields are set where the code has something to show.
+// people. The other fields are set if the code has something to show.
 type Error struct {
 	Code           Code    `json:"code"`
 	Detail         string  `json:"detail"`
@@ -46,7 +46,7 @@ type Error struct {
 	SubscriptionID string  `json:"subscription_id,omitempty"` // with CodeAlreadySubscribed
 	Charge         *Charge `json:"charge,omitempty"`          // with the codes about a charge
 	// With CodePastUnconfirmed: the cut-off that the run would have, and how many
-	// would be due in it, where they were counted.
+	// would be due in it, if they were counted.
 	CutOff *time.Time `json:"cut_off,omitempty"`
 	Due    *int       `json:"due,omitempty"`
 }

@@ -21,8 +21,8 @@ const MaxRequestID = 128
 // Nothing else: ids that are no UUIDs are in use. The error names the field.
 func ValidateID(field, id string) error { return ValidateText(field, id, 1, MaxID) }
 
-// ValidateCustomerID checks a customer's id, as [ValidateID] does; besides, it must not
-// be blank.
+// ValidateCustomerID checks a customer's id as [ValidateID] does, and that it is not
+// blank.
 func ValidateCustomerID(id string) error {
 	if err := ValidateID("customer_id", id); err != nil {
 		return err
@@ -36,8 +36,8 @@ func ValidateCustomerID(id string) error {
 // IsBlank reports that a text is empty or holds white space only.
 func IsBlank(s string) bool { return strings.TrimSpace(s) == "" }
 
-// ValidateText checks that a text is valid UTF-8 without control characters and
-// has so many characters; the error names the field.
+// ValidateText checks that a text is valid UTF-8 without control characters and has
+// shortest to longest characters. The error names the field.
 func ValidateText(field, s string, shortest, longest int) error {
 	n := utf8.RuneCountInString(s)
 	switch {
@@ -79,13 +79,13 @@ var (
 const MaxAttempt = 9999
 
 // DerivedRequestID returns the request id under which a billing run asks for an
-// order: "{period}-{subscription}", and "-2", "-3" … after proven declines. It
-// is a function of its arguments alone, so that a run repeated after anything,
-// even with a restored database, asks the shop for the same order; and no two
-// arguments give the same id, not even for a shop that compares without case:
-// where the subscription's id does not fit the form, has an upper-case letter or
-// could be mistaken for an attempt, its SHA-256 stands for it after a "~". The
-// attempt is 1 to [MaxAttempt].
+// order: "{period}-{subscription}", and "-2", "-3" … after declines. The attempt is 1
+// to [MaxAttempt]. It depends on its arguments alone, so a run that is repeated, even
+// with a restored database, asks the shop for the same order.
+//
+// No two arguments give the same id, not even for a shop that compares without case.
+// If the subscription's id does not fit the form, has an upper-case letter or could be
+// mistaken for an attempt, "~" and its SHA-256 stand for it. See decision 0002.
 func DerivedRequestID(p Period, subscriptionID string, attempt int) RequestID {
 	name := subscriptionID
 	if !plainID.MatchString(name) || endsLikeAttempt.MatchString(name) {
@@ -99,8 +99,8 @@ func DerivedRequestID(p Period, subscriptionID string, attempt int) RequestID {
 	return RequestID(id)
 }
 
-// timestampForm is that of RFC 3339 §5.6, its zone being optional. time.Parse
-// alone also takes a comma for the point, "T1:00:00" and "+24:60".
+// timestampForm is that of RFC 3339 §5.6, with an optional zone. time.Parse alone
+// also accepts a comma for the point, "T1:00:00" and "+24:60".
 var timestampForm = regexp.MustCompile(`T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?$`)
 
 // ParseTimestamp reads a moment as the API takes it: RFC 3339, or the Python

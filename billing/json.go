@@ -12,12 +12,12 @@ import (
 	"unicode/utf8"
 )
 
-// DecodeStrict reads a JSON object into a struct as the API reads a body: what
-// encoding/json would pass over in silence is an error with [CodeInvalid] that
-// names the field. That is a name which is not exactly that of a field, a name
-// that stands twice, a null, a value of another type, and a required name that is
-// absent. It looks into structs, but not behind pointers: there stands what a
-// program has written, maybe one of another version.
+// DecodeStrict reads a JSON object into a struct as the API reads a body. It returns
+// an error with [CodeInvalid] that names the field for: a name that is not exactly
+// that of a field, a name given twice, a null, a value of another type, and a required
+// name that is absent. encoding/json ignores most of these. DecodeStrict looks into
+// structs, but not behind pointers: those hold what a program wrote, perhaps of another
+// version. See decision 0016.
 func DecodeStrict(data []byte, into any, required ...string) error {
 	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
 		return Invalid("input", "must be JSON: "+err.Error())
@@ -154,8 +154,8 @@ func hasHalfPair(data []byte) bool {
 }
 
 // FloatKept returns the float64 that a JSON number is read as. It returns false for one
-// that no float64 holds, and for one that is read as 0 but is not 0: where 0 means "no
-// cap", a very low cap would become none.
+// that no float64 holds, and for one that is read as 0 but is not 0: a very low cap
+// would become 0, "no cap".
 func FloatKept(number json.Number) (float64, bool) {
 	mantissa, _, _ := strings.Cut(strings.ToLower(number.String()), "e")
 	f, err := number.Float64()

@@ -38,9 +38,8 @@ func (p Period) String() string {
 	return fmt.Sprintf("%04d-%02d", p.year, p.month)
 }
 
-// LastMicrosecond returns the end of the period in the zone: the moment after
-// which it is over for good, less a microsecond, the finest that the database
-// tells apart. UTC.
+// LastMicrosecond returns the last microsecond of the period in the zone, in UTC: if
+// the clocks go back over midnight, that of the second time.
 func (p Period) LastMicrosecond(zone *time.Location) time.Time {
 	midnight := time.Date(p.year, p.month+1, 1, 0, 0, 0, 0, time.UTC) // as the zone's clocks show it
 	// Back from a day later, through the times between two changes of the clock.
@@ -65,7 +64,7 @@ func (p Period) Title() string { return fmt.Sprintf("%s %d", p.month, p.year) }
 // IsZero reports whether p is no period.
 func (p Period) IsZero() bool { return p == Period{} }
 
-// Validate returns an error with [CodeInvalid] where p is no period.
+// Validate returns an error with [CodeInvalid] if p is no period.
 func (p Period) Validate() error {
 	if p.IsZero() {
 		return Invalid("period", "must be a month such as 2026-11")

@@ -68,7 +68,7 @@ type Change struct {
 // StatusAt returns the row of the history that decides at the time at: the one
 // with the greatest effect date not after it; ties go to the later create date
 // (a null one is the earliest), then to the greater id, by bytes. Rows with a
-// null effect date do not count. It returns false where no row decides.
+// null effect date do not count. It returns false if no row decides.
 func StatusAt(history []Change, at time.Time) (Change, bool) {
 	var decides Change
 	found := false
@@ -152,5 +152,5 @@ func WhyNotEligible(s Standing) Reason {
 	}
 }
 
-// Eligible reports whether a subscription that stands so is due.
+// Eligible reports whether a subscription that stands so is eligible.
 func Eligible(s Standing) bool { return WhyNotEligible(s) == "" }

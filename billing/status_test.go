@@ -32,7 +32,7 @@ func genHistory() *rapid.Generator[[]billing.Change] {
 	})
 }
 
-// naiveStatusAt is the sentence of the product page, word by word: every row in
+// naiveStatusAt is the sentence of docs/product.md, word by word: every row in
 // question is held against every other.
 func naiveStatusAt(history []billing.Change, at time.Time) (billing.Change, bool) {
 	for _, c := range history {

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of what a person says about charges.
+// Limits of a person's verdict on charges.
 const (
 	MaxNote        = 1024 // characters of a note
 	MaxBy          = 128  // characters of a name
@@ -22,27 +22,27 @@ const FailureCorrected = "corrected"
 // the order.
 const FailureInDoubt = "in_doubt"
 
-// Resolution is a person's word on an unresolved charge.
+// Resolution is a person's verdict on an unresolved charge.
 type Resolution struct {
 	SubscriptionID string
 	Period         Period
 	Outcome        ChargeStatus // Charged or Declined
-	By             string       // who says so, "" if they do not tell
+	By             string       // who says so, "" if not given
 	Note           string       // why
 }
 
 // Validate returns an error with [CodeInvalid] that names the first bad field.
 func (r Resolution) Validate() error { return validateVerdict(r.Outcome, r.Note, r.By) }
 
-// Correction is a person's word on charges that are settled: the outcome that each
-// should have had. It names them by request id; or one by subscription and period, if
-// no other charge of that period is settled.
+// Correction is a person's verdict on settled charges: the outcome that each should
+// have had. It names the charges by request id; or one charge by subscription and
+// period, if no other charge of that period is settled.
 type Correction struct {
 	RequestIDs     []RequestID // up to [MaxCorrections]
 	SubscriptionID string      // if set, the request ids must be of this subscription and Period
 	Period         Period
 	Outcome        ChargeStatus // Charged or Declined
-	By             string       // who says so, "" if they do not tell
+	By             string       // who says so, "" if not given
 	Note           string       // why
 }
 
@@ -60,8 +60,8 @@ func (c Correction) Validate() error {
 	return validateVerdict(c.Outcome, c.Note, c.By)
 }
 
-// validateVerdict checks what a person says. The name is optional: until callers have
-// keys nobody can check it, and a forced one would be made up.
+// validateVerdict checks what a person says. The name is optional: it cannot be checked
+// until callers have keys, and a required one would be invented.
 func validateVerdict(outcome ChargeStatus, note, by string) error {
 	switch {
 	case outcome != Charged && outcome != Declined:
@@ -93,12 +93,4 @@ func inOneLine(text string) string {
 		}
 		return r
 	}, text)
-}
-
-// ChargeWithdrawn is the answer to a request under a request id that was withdrawn.
-func ChargeWithdrawn(c *Charge) *Error {
-	return &Error{
-		Code: CodeRequestIDReused, Charge: c,
-		Detail: fmt.Sprintf("request id %q was withdrawn before anything was ordered under it; use a new one", c.RequestID),
-	}
 }

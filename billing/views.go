@@ -9,7 +9,7 @@ type Subscription struct {
 	CustomerID string
 	CreateDate *time.Time
 	At         time.Time
-	// Current is the row that decides at At; its ID is "" where there is none.
+	// Current is the row that decides at At; its ID is "" if there is none.
 	Current   Change
 	Scheduled []Change // the rows after At, in the order of effect
 	// InProgress is the charge that was pending or unresolved at a status
@@ -18,7 +18,7 @@ type Subscription struct {
 	Unreadable []Unreadable // of its history, and its own create date
 }
 
-// Unreadable is a time by hand that cannot be read: SQLite keeps what people type.
+// Unreadable is a time that cannot be read: SQLite keeps what people type.
 // A row of a history whose effect date cannot be read does not count; a create date
 // that cannot be read counts as null.
 type Unreadable struct {
@@ -32,7 +32,7 @@ type Unreadable struct {
 type Explanation struct {
 	At           time.Time
 	Reason       Reason // "": eligible
-	Subscription Change // the row that decides; its ID is "" where none does
+	Subscription Change // the row that decides; its ID is "" if none does
 	ClubID       int    // 0: none
 	Club         Change
 	Unreadable   []Unreadable // of both histories
@@ -43,12 +43,12 @@ type Club struct {
 	ID      int
 	Name    string
 	SKU     *int   // the product that it sends
-	Current Change // the row that decides; its ID is "" where there is none
+	Current Change // the row that decides; its ID is "" if there is none
 	// Unreadable are those of its history.
 	Unreadable []Unreadable
 }
 
-// EligibleQuery selects the subscriptions that are due at a time.
+// EligibleQuery selects the subscriptions that are eligible at a time.
 type EligibleQuery struct {
 	At time.Time // UTC
 	// CutOff selects those who were eligible then as well, for a run; zero: all.
@@ -57,15 +57,15 @@ type EligibleQuery struct {
 	// zero period keeps them.
 	Uncharged Period
 	After     string // only ids greater than this one, by bytes; "" for all
-	Limit     int    // at most so many; 0 for all
+	Limit     int    // the greatest number of ids; 0 for all
 }
 
 // Claim is what a claim found or made.
 type Claim struct {
-	// Step is StepPlace where the caller now owns the charge and asks the shop
-	// under its request id; StepAnswer where the charge stands settled; StepJoin
-	// where somebody else has it until ClaimedUntil; StepResume where it is
-	// unresolved and may not be asked for again.
+	// Step is StepPlace if the caller now owns the charge and asks the shop under
+	// its request id; StepAnswer if the charge is settled; StepJoin if somebody else
+	// holds it until ClaimedUntil; StepResume if it is unresolved and must not be sent
+	// again.
 	Step   Step
 	Charge *Charge
 	// Unsent says, with StepPlace, that the shop has certainly heard nothing before this

@@ -18,7 +18,6 @@ import (
 	"drayman/activities"
 	"drayman/api"
 	"drayman/billing"
-	"drayman/models"
 	"drayman/models/modelstest"
 	"drayman/shop"
 	"drayman/shop/shoptest"
@@ -200,8 +199,12 @@ func (p *planner) work(t *testing.T, db modelstest.Database) {
 	require.NoError(t, err)
 	t.Cleanup(shopClient.Close)
 	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: time.Second}
-	acts := activities.New(db.Open(t, nil), shopClient, policy, time.UTC, worker.Starter(p.temporal, ""), log)
-	workers, namespace := worker.New(p.temporal, "", acts, 20*time.Second), p.env["TEMPORAL_NAMESPACE"]
+	namespace := p.env["TEMPORAL_NAMESPACE"]
+	acts := activities.New(activities.Config{
+		Store: db.Open(t, nil), Shop: shopClient, Policy: policy, Zone: time.UTC, Log: log,
+		Temporal: workflows.Temporal{Client: p.temporal, Namespace: namespace},
+	})
+	workers := worker.New(p.temporal, "", acts, 20*time.Second)
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run(t.Context(), p.temporal, namespace, log) }()
 	t.Cleanup(func() { require.NoError(t, <-ended) })

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// loopbackIP is where everything listens whose address nobody chose.
+// loopbackIP is the default host of everything that listens.
 const loopbackIP = "127.0.0.1"
 
 // flagAddress is an address and the flag by which it can be changed.
@@ -68,11 +68,11 @@ func loopbackAddress(a flagAddress) (ip string, port int, err error) {
 	return host, port, err
 }
 
-// freePort returns a TCP port on which nobody listens. For servers that want a
-// number instead of a listener there is always a moment in which somebody else
-// could take it. To make that unlikely, the port is used for one connection
-// first: closed from the listening side, it rests in TIME_WAIT (60 seconds on
-// Linux), and meanwhile the system gives it to nobody who asks for any free port.
+// freePort returns a TCP port on which nothing listens. If a server wants a number
+// instead of a listener, another process could take the port before it. To make that
+// unlikely, the port is first used for one connection, closed from the listening side:
+// it is then in TIME_WAIT (60 seconds on Linux), and the system does not give it to a
+// process that asks for any free port.
 func freePort(ip string) (int, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {

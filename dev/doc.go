@@ -7,16 +7,15 @@
 //	drayman-dev postgres     only a PostgreSQL server
 //	drayman-dev env -- CMD   run CMD with a PostgreSQL and a Temporal of its own
 //
-// It is a module of its own, because a Temporal server brings two hundred
-// dependencies and minutes of compiling, and the module drayman shall have
-// neither. It imports drayman/cmd (the API and the worker),
+// It is a module of its own: a Temporal server has two hundred dependencies and takes
+// minutes to compile, which the module drayman must not need. It imports drayman/cmd (the API and the worker),
 // drayman/shop/shoptest (the fake shop) and drayman/guard, and is imported by nobody.
 //
 // # Terms
 //
 // A part is something with a start and a stop: the Temporal server, its UI, the
 // fake shop, PostgreSQL, the API with the worker. Parts start one after the
-// other and stop in reverse, so that nobody loses what it still needs.
+// other and stop in reverse, so that no part loses what it still needs.
 //
 // The data directory is where parts keep their state:
 //
@@ -37,7 +36,7 @@
 // a PostgreSQL cluster) is made in one transaction or under another name first,
 // so that a kill in between leaves nothing half done.
 //
-// Child processes end with us. On Linux the kernel sees to it, even for SIGKILL;
+// Child processes end with us. On Linux the kernel ends them, even after a SIGKILL;
 // elsewhere a SIGKILL leaves them running.
 //
 // A mistake of the user's is one line on stderr which names what to change, and

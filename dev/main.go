@@ -23,7 +23,7 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// logger writes what is at least as grave as level to stderr.
+// logger writes what is at level or above it to stderr.
 func (p *program) logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
 }

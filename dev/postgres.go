@@ -157,7 +157,7 @@ func (c *postgresCluster) init(ctx context.Context) error {
 }
 
 // command runs one of PostgreSQL's programs as its user, out of the reach of the
-// terminal's Ctrl-C: whoever uses the server shall end before it.
+// terminal's Ctrl-C: what uses the server must end before it.
 func (c *postgresCluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
 	cmd.Dir = c.home

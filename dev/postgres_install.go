@@ -61,9 +61,9 @@ func newestFirst(bins []string) []string {
 // account is a user of this machine.
 type account struct{ uid, gid int }
 
-// postgresAccount says who shall run PostgreSQL in the directory home, and gives
-// it to them. PostgreSQL refuses root, so then it is the user "postgres", whom
-// the package has made. In all other cases it is us, and the answer is nil.
+// postgresAccount returns the account that must run PostgreSQL in the directory home,
+// and makes it the owner. PostgreSQL refuses root; then it is the user "postgres", which
+// the package has made. In all other cases it is our own, and the result is nil.
 func postgresAccount(home string) (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// seedClubs makes three clubs where there is none: two that take subscriptions
+// seedClubs makes three clubs if there is none: two that take subscriptions
 // and one that is closed to newcomers but still sends its beer.
 const seedClubs = `
 INSERT INTO club (id, name, store_sku)

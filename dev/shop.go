@@ -28,8 +28,8 @@ type shopServer struct {
 }
 
 // startShop listens at address. An empty dir keeps the order book in memory,
-// otherwise it is in the file orders.jsonl there. Beyond loopback, where nobody
-// knows its names, the shop takes any host name unless the options name some.
+// otherwise it is in the file orders.jsonl there. Beyond loopback its
+// host names are unknown, so the shop takes any, unless the options name some.
 func startShop(address flagAddress, dir string, options shoptest.Options) (*shopServer, error) {
 	if dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

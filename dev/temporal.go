@@ -16,7 +16,7 @@ import (
 
 const (
 	// temporalStartLimit bounds the start of a Temporal server. It takes about
-	// one second, and many where several start at once on a busy machine.
+	// one second, and many if several start at once on a busy machine.
 	temporalStartLimit = time.Minute
 	// temporalStopLimit bounds its stop, which takes about half a second. A
 	// server that is cut off loses nothing: see the invariants in doc.go.
@@ -118,12 +118,11 @@ func (s *temporalServer) boot(ctx context.Context, options ...temporal.ServerOpt
 }
 
 // Failed yields the error of a part of the server that could not go on. After
-// that the server is of no more use.
+// that the server is unusable.
 func (s *temporalServer) Failed() <-chan error { return s.log.fatal }
 
-// Stop ends the UI and then the server, within temporalStopLimit. Stopping in
-// the middle of things makes every service complain that the others are gone, so
-// the log is closed first. It may be called again.
+// Stop ends the UI and then the server, within temporalStopLimit. While it
+// stops, every service logs that the others are gone, so the log is closed first. It may be called again.
 func (s *temporalServer) Stop() { s.once.Do(s.stop) }
 
 func (s *temporalServer) stop() {

@@ -22,7 +22,7 @@ const (
 	historyShards = 4
 
 	// unlimited is far above what one machine does, per second. The defaults of
-	// the rate limits are made for clusters and bite in a load test.
+	// the rate limits are made for clusters and would slow down a load test.
 	unlimited = 1_000_000
 )
 
@@ -107,10 +107,10 @@ func dynamicConfig(suggestContinueAsNew int) dynamicconfig.StaticClient {
 	values := dynamicconfig.StaticClient{
 		// The version check would call a server on the internet.
 		dynamicconfig.EnableServerVersionCheck.Key(): false,
-		// So long may a new search attribute stay unknown to a start request (by
+		// How long a new search attribute may stay unknown to a start request (by
 		// default 2 s). Each time, each service reads two rows.
 		dynamicconfig.NamespaceCacheRefreshInterval.Key(): 100 * time.Millisecond,
-		// A workflow deleted by hand is gone within so long (by default 30 s).
+		// How long a workflow that a person deletes may stay (by default 30 s).
 		dynamicconfig.TransferProcessorUpdateAckInterval.Key():   time.Second,
 		dynamicconfig.VisibilityProcessorUpdateAckInterval.Key(): time.Second,
 		// Open workflows held in memory, some 10 KB each; by default 128,000.

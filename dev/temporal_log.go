@@ -82,12 +82,12 @@ func errorText(tags []tag.Tag) string {
 	return ""
 }
 
-// noHTTP is a warning of the server that is on purpose here: its HTTP API would
-// be one more thing without a password, and nobody needs it.
+// noHTTP is a warning of the server about something intended: its HTTP API would be one
+// more door without a password, and nothing needs it.
 const noHTTP = "HTTP API port has not been set."
 
-// write leaves what is on purpose to those who want to see everything: noHTTP,
-// and callers that hang up, as each worker does when it stops.
+// write leaves out what is intended, unless the log has level DEBUG: noHTTP, and callers
+// that hang up, as each worker does when it stops.
 func (l *temporalLog) write(level slog.Level, msg string, tags []tag.Tag) {
 	ctx := context.Background()
 	if l.muted.Load() || !l.to.Enabled(ctx, level) {

@@ -14,7 +14,7 @@ import (
 )
 
 // prepareNamespace waits until the server at address answers, and lengthens the
-// retention of the namespace where an older database has a shorter one.
+// retention of the namespace if an older database has a shorter one.
 func prepareNamespace(ctx context.Context, address string) error {
 	c, err := dialTemporal(ctx, address)
 	if err != nil {

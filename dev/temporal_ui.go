@@ -39,9 +39,9 @@ func (s *temporalServer) startUI(ctx context.Context, address flagAddress) error
 	return nil
 }
 
-// uiHandler is the UI as its own server makes it, with one exception: the guard is
-// in the place of its protection against other web sites, which knows nothing of a
-// host name that was rebound to this machine, and trusts every page of localhost.
+// uiHandler is the UI as its own server makes it, except that the guard replaces its
+// protection against other web sites: that one does not notice a host name that was
+// rebound to this machine, and trusts every page of localhost.
 func uiHandler(temporalAddress string) (http.Handler, error) {
 	config, err := uiconfig.NewConfigProviderWithRefresh(&uiconfig.Config{
 		TemporalGRPCAddress: temporalAddress,
@@ -62,7 +62,7 @@ func uiHandler(temporalAddress string) (http.Handler, error) {
 	}
 	e := echo.New()
 	e.Use(middleware.Recover(), middleware.Gzip())
-	// The UI says by this header that a person calls, and not a program.
+	// By this header the UI says that a person calls, not a program.
 	forward := []uiapi.Middleware{headers.WithForwardHeaders([]string{"Caller-Type"})}
 	if err := route.SetAPIRoutes(e, config, forward); err != nil {
 		return nil, err

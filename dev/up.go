@@ -97,8 +97,8 @@ func (c *upCommand) requireFree() error {
 
 func (c *upCommand) database() string { return filepath.Join(c.Data, "drayman.db") }
 
-// environment is the user's, with the parts that run here put over it. What
-// could lead elsewhere is taken away: the twins of these variables that name
+// environment is the user's, overridden by the parts that run here. What could lead
+// elsewhere is removed: the twins of these variables that name
 // files, and every other setting of Temporal's client, which may hold the
 // address, the certificate and the key of a cluster in use.
 func (c *upCommand) environment(getenv func(string) string, temporal, shop string) func(string) string {

@@ -1,6 +1,6 @@
-// Package guard keeps web pages from using an HTTP server that trusts whoever can
-// reach it. A browser on the same machine or network can reach it, and runs the
-// pages of others.
+// Package guard keeps web pages from using an HTTP server that trusts everybody who
+// can reach it. A browser on the same machine or network can reach it, and runs the
+// pages of other people.
 //
 // # What it refuses
 //

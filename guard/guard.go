@@ -40,10 +40,10 @@ var (
 	ForeignHost   = &Refusal{http.StatusMisdirectedRequest, "this server does not have the host name that the request is for"}
 )
 
-// Handler serves with next what the policy takes, and has refuse answer the rest;
-// nil answers with the refusal as text. All answers tell browsers to believe the
-// content type and to show nothing in a frame of another origin, in which a page
-// could have its visitor click.
+// Handler serves with next what the policy takes, and has refuse answer the rest; a
+// nil refuse answers with the refusal as text. All answers tell browsers not to guess
+// the content type, and not to show the answer in a frame of another origin, where a
+// page could make its visitor click.
 func (p Policy) Handler(next http.Handler, refuse func(http.ResponseWriter, *http.Request, *Refusal)) http.Handler {
 	if refuse == nil {
 		refuse = func(w http.ResponseWriter, _ *http.Request, why *Refusal) { http.Error(w, why.Error(), why.Status) }

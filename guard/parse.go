@@ -30,8 +30,8 @@ var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
 // ParseOrigins reads origins for [Policy.Origins], in the form in which browsers
 // send them: scheme, host, and the port unless it is the scheme's own. A text that
-// no browser would send is refused, since it would trust nobody, and so is "*",
-// since whoever may read may also charge. The error quotes the first such text.
+// no browser would send is refused, since it would match nothing. So is "*", since
+// everybody who may read may also charge. The error quotes the first such text.
 func ParseOrigins(texts []string) ([]string, error) {
 	origins := make([]string, 0, len(texts))
 	for _, text := range texts {

@@ -9,8 +9,8 @@
 //     for indexes that are not unique, named drayman_….
 //   - Version table: drayman_migration, goose's own, under a name of ours so that
 //     another program that uses goose in the same schema is not mistaken for us.
-//   - Take-over: step 1 is recorded as applied, and not run, where the tables
-//     stand already, exactly as the baseline has them, and alembic_version holds
+//   - Take-over: step 1 is recorded as applied, and not run, if the tables are
+//     there already, exactly as the baseline has them, and alembic_version holds
 //     the one known head. Anything else is a [Refusal], before anything is written.
 //
 // # Invariants
@@ -25,7 +25,7 @@
 //     session that does all of the work, so that lock and work end together; it
 //     makes goose's own session locker needless. On SQLite in one immediate
 //     transaction around all steps. A second Up waits, then finds nothing to do.
-//   - Waiting is by polling. A session blocked in pg_advisory_lock would hold a
+//   - Up waits by polling. A session blocked in pg_advisory_lock would hold a
 //     snapshot, for which CREATE INDEX CONCURRENTLY waits: a deadlock.
 //   - [Up] disturbs nobody: indexes on approved tables are built CONCURRENTLY, one
 //     a step, each after dropping what an interrupted build has left behind. Such
@@ -38,14 +38,14 @@
 //   - The database's encoding is UTF-8: [Up], [Status] and [Check] refuse any other.
 //
 // PostgreSQL must be reached directly or through a pooler in session mode: an
-// advisory lock means nothing where each statement may go to another session.
+// advisory lock means nothing if each statement may go to another session.
 //
 // # Adding a step
 //
 // Add the next number, under the same name, to both folders. An index on a table
 // in use gets a step of its own with "-- +goose NO TRANSACTION", DROP INDEX
 // CONCURRENTLY IF EXISTS, CREATE INDEX CONCURRENTLY on PostgreSQL, and none of
-// that on SQLite, where the steps must stay in their transaction.
+// that on SQLite: there the steps must stay in their transaction.
 //
 // The package opens no database and reads no environment. It imports goose and
 // the standard library, no driver, and nothing of ours.

@@ -6,8 +6,8 @@ import (
 )
 
 // encodings say what encoding the database keeps its texts in, and which one it
-// needs to. In any other, names and ids would come and go as bytes of two meanings;
-// in SQLite's UTF-16 they are not even ordered by code points.
+// needs to. In any other encoding the bytes of names and ids would have two meanings; in
+// SQLite's UTF-16 they are not even ordered by code points.
 var encodings = map[Dialect]struct{ query, needed, fix string }{
 	Postgres: {
 		"current_setting('server_encoding')", "UTF8",

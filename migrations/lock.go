@@ -62,9 +62,9 @@ func lockedOnPostgres(ctx context.Context, session *sql.DB, fn func(session *sql
 	return fn(session)
 }
 
-// prepareSession makes names mean the current schema only, goose's timestamps
-// UTC, and waits short: no limit to a statement, since an index may take long,
-// but one to the wait for locks, unless the connection brings one.
+// prepareSession limits names to the current schema, makes goose's timestamps UTC, and
+// bounds the wait for locks, unless the connection has a bound. A statement has no time
+// limit, since an index may take long.
 func prepareSession(ctx context.Context, session *sql.DB) error {
 	var schema sql.NullString
 	if err := session.QueryRowContext(ctx, "SELECT current_schema()").Scan(&schema); err != nil {
@@ -81,17 +81,17 @@ func prepareSession(ctx context.Context, session *sql.DB) error {
 	return err
 }
 
-// A step in a transaction waits for a table's lock so long at a time, and then
-// lets those pass who have queued up behind it.
+// A step in a transaction waits this long at a time for a table's lock, and then lets
+// those pass that have queued up behind it.
 const (
 	lockWait  = time.Second
 	lockPause = time.Second
 )
 
 // givingWay runs a step in a transaction. An ALTER TABLE that waits for a long
-// transaction makes everyone wait who comes to the table after it, requests and
-// orders too; so it gives up early, and tries again for as long as lock_timeout
-// says. A build of an index waits otherwise, and keeps nobody waiting.
+// transaction holds up everyone who uses the table after it, requests and orders too.
+// So it gives up early, and tries again for as long as lock_timeout says. A concurrent
+// build of an index holds up nobody.
 func givingWay(ctx context.Context, session *sql.DB, step func() error) error {
 	var patience int64 // milliseconds, as all of pg_settings for this parameter
 	err := session.QueryRowContext(ctx, "SELECT setting FROM pg_settings WHERE name = 'lock_timeout'").Scan(&patience)
@@ -109,7 +109,7 @@ func givingWay(ctx context.Context, session *sql.DB, step func() error) error {
 	for {
 		err := step()
 		if !isLockTimeout(err) || time.Now().After(deadline) {
-			// Where this fails the session is gone, and the next step says so.
+			// If this fails the session is gone, and the next step says so.
 			_ = setTimeout(context.WithoutCancel(ctx), patience)
 			return err
 		}
@@ -180,8 +180,8 @@ func execute(session *sql.DB, statement string) func(ctx context.Context) error 
 	}
 }
 
-// waitBusy tries again while another connection holds the lock. It does not rest
-// on the connection's busy_timeout, which may be 0.
+// waitBusy tries again while another connection holds the lock. It does not rely on the
+// connection's busy_timeout, which may be 0.
 func waitBusy(ctx context.Context, try func(ctx context.Context) error) error {
 	const busy = 5 // SQLITE_BUSY
 	ctx, cancel := context.WithTimeoutCause(ctx, sqliteWait,

@@ -16,8 +16,8 @@ type rawConn interface {
 }
 
 // onSession lends conn to fn as a *sql.DB that has no other connection, since
-// goose wants a *sql.DB. So the lock, the settings and the work are of one and
-// the same database session, and a pool of one connection is enough. fn must not
+// goose wants a *sql.DB. So the lock, the settings and the work belong to one
+// database session, and a pool of one connection is enough. fn must not
 // return while it still uses the session.
 func onSession(conn *sql.Conn, wrap func(rawConn) driver.Conn, fn func(session *sql.DB) error) error {
 	return conn.Raw(func(dc any) error {

@@ -33,7 +33,7 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// found is what stands in the schema before anything is changed.
+// found is what is in the schema before anything is changed.
 type found struct {
 	applied      map[int64]time.Time // the recorded steps
 	versionTable bool                // whether there is one; it may be empty
@@ -66,8 +66,8 @@ func (r *Refusal) Error() string {
 		alembicHead + ":\n  " + strings.Join(shown, "\n  ")
 }
 
-// survey reads what stands in the schema. Where Up must not touch it, the error
-// is a *Refusal, or names the encoding, for which no table is looked at.
+// survey reads what is in the schema. If Up must not touch it, the error is a *Refusal,
+// or names the encoding; then it has looked at no table.
 func survey(ctx context.Context, q querier, d Dialect) (found, error) {
 	if err := checkEncoding(ctx, q, d); err != nil {
 		return found{}, fmt.Errorf("nothing was changed: %w", err)

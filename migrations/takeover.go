@@ -16,7 +16,7 @@ const (
 	alembicHead = "6640484e5703"
 )
 
-// lookups are the rows of the lookup tables that Drayman's ids rest on.
+// lookups are the rows of the lookup tables that Drayman's status ids refer to.
 var lookups = []string{
 	"status 1 ATIVO", "status 2 CANCELADO", "status 3 PAUSADO",
 	"club_status 1 ATIVO", "club_status 2 FECHADO", "club_status 3 INATIVO",
@@ -41,9 +41,9 @@ func compareHead(ctx context.Context, q querier) ([]string, error) {
 
 // compareBaseline returns the differences between the six tables and step 1, and
 // nothing if there are none. The names of constraints and the order of columns
-// do not count: nothing rests on them, and a restored copy may have others.
-// Further tables and indexes that are not unique do not count either; a column,
-// constraint or unique index more does: it would not be the approved model.
+// do not count: nothing depends on them, and a restored copy may have others. Further
+// tables and indexes that are not unique do not count either. A further column,
+// constraint or unique index does: it would not be the approved model.
 func compareBaseline(ctx context.Context, q querier) ([]string, error) {
 	lines, err := queryLines(ctx, q, describeTables)
 	if err != nil {

@@ -414,7 +414,7 @@ func TestClaimCharge_OtherMonthIsRefused(t *testing.T) {
 			require.Equal(t, billing.StepPlace, b.claim(t, id, "o").Step, "it is seen through")
 			b.settle(t, *claimed.Charge, billing.Declined)
 		}
-		run, err := b.StartRun(t.Context(), runOf(november, "execution", billing.RunSettings{}.WithDefaults()))
+		run, err := begun(b.Store, runOf(november, "execution", billing.RunSettings{}.WithDefaults()))
 		require.NoError(t, err)
 		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: run.ID}, "o", true)
 		require.NoError(t, err)

@@ -34,7 +34,7 @@ func (s *Store) Club(ctx context.Context, id int) (*billing.Club, error) {
 func readClub(tx *gorm.DB, id int, at time.Time) (*billing.Club, error) {
 	var clubs []billing.Club
 	var err error
-	if int(int32(id)) == id { // no other fits the column, and PostgreSQL would fail
+	if int(int32(id)) == id { // PostgreSQL fails for an id that does not fit the column
 		clubs, err = readClubs(tx.Where("id = ?", id), at)
 	}
 	if err != nil {

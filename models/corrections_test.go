@@ -260,7 +260,7 @@ func TestCorrect_TheNextRunOrdersAnew(t *testing.T) {
 		in := pageOf("", last, 10)
 		charges, _ := walk(t, b.Store, in)
 		charges[0].Status = billing.Charged
-		require.NoError(t, b.SettlePage(t.Context(), placed(charges)))
+		require.NoError(t, b.SettlePage(t.Context(), placed(charges), true))
 		b.correct(t, billing.Declined, charges[0].RequestID)
 
 		again, left := walk(t, b.Store, in)
@@ -316,7 +316,7 @@ func TestCorrect_StaysWhoeverComesLate(t *testing.T) {
 	onBoth(t, func(t *testing.T, b bundle) {
 		answered := b.charged(t, "r-1")
 		want := b.correct(t, billing.Declined, "r-1")[0]
-		require.NoError(t, b.SettlePage(t.Context(), placed([]billing.Charge{answered})))
+		require.NoError(t, b.SettlePage(t.Context(), placed([]billing.Charge{answered}), true))
 		for _, late := range []billing.ChargeStatus{billing.Charged, billing.Declined, billing.Unresolved} {
 			require.Equal(t, want, *b.settle(t, answered, late))
 		}
@@ -327,7 +327,7 @@ func TestCorrect_StaysWhoeverComesLate(t *testing.T) {
 		answered.Order = json.RawMessage(`{"order_id":"another"}`)
 		_, err = b.SettleCharge(t.Context(), answered)
 		require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err))
-		err = b.SettlePage(t.Context(), placed([]billing.Charge{answered}))
+		err = b.SettlePage(t.Context(), placed([]billing.Charge{answered}), true)
 		require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err))
 
 		want = b.correct(t, billing.Charged, "r-1")[0]

@@ -14,23 +14,24 @@
 //     COMMITTED whatever the database's default: its statements after the lock
 //     must see what was committed while it waited.
 //   - A correction takes the same locks, of several subscriptions in the order of
-//     their ids, and then those of its charges: nobody waits in a circle.
+//     their ids, and then those of its charges, so that no two transactions wait for
+//     each other.
 //   - What a person did to a charge is in the audit, by the same transaction.
 //   - One clock: the database's (PostgreSQL), since all processes share it. A
 //     status change and a claim can then not disagree about "now", however far
 //     the clocks of two machines are apart. SQLite has the process's clock.
 //   - Ids are ordered by bytes (COLLATE "C"), in SQL as in Go.
-//   - Times are written as text with six decimals, UTC, which PostgreSQL takes
-//     for a timestamp and SQLite compares rightly as text. Others are read by one
-//     function, readTime, in Go and, as drayman_time, in SQLite's SQL: a list, a
-//     claim and an explanation cannot disagree about a row.
+//   - We write times as text with six decimals, UTC, which PostgreSQL reads as a
+//     timestamp and SQLite compares correctly as text. One function, readTime, reads
+//     the times that others write, in Go and, as drayman_time, in SQLite's SQL: a
+//     list, a claim and an explanation cannot disagree about a row.
 //
 // # SQLite
 //
 // The embedded default: WAL, immediate transactions, one writer connection and
-// several readers, because SQLite cannot write concurrently and its busy handler
-// is not fair: a queue in front of it is. Its columns hold values of any type:
-// [Store] reads what has the wrong one as null, and never fails for it.
+// several readers. SQLite cannot write concurrently, and its busy handler is not fair;
+// the queue in front of the one connection is. Its columns hold values of any type:
+// [Store] reads a value of the wrong type as null, and does not fail for it.
 //
 // The package imports billing and nothing else of ours.
 package models

@@ -37,7 +37,7 @@ func TestRun_PastMonthIsForThoseOfItsEnd(t *testing.T) {
 		n, err := b.CountDue(t.Context(), october, october.LastMicrosecond(time.UTC))
 		require.NoError(t, err)
 		require.Equal(t, len(dueInOctober), n)
-		run, err := b.StartRun(t.Context(), runOf(october, "a", settings(0)))
+		run, err := begun(b.Store, runOf(october, "a", settings(0)))
 		require.NoError(t, err)
 		require.Equal(t, time.Date(2026, 10, 31, 23, 59, 59, 999_999_000, time.UTC), run.CutOff)
 		require.Equal(t, len(dueInOctober), run.Due)
@@ -134,26 +134,26 @@ func TestStartRun_AsksForTheMonthTwice(t *testing.T) {
 	onBoth(t, func(t *testing.T, b bundle) {
 		start := runOf(october, "a", settings(0))
 		start.ConfirmPast = false
-		_, err := b.StartRun(t.Context(), start)
+		_, err := begun(b.Store, start)
 		require.Equal(t, billing.CodePastUnconfirmed, billing.CodeOf(err))
 		start.Period = billing.PeriodAt(day(31), time.UTC)
-		_, err = b.StartRun(t.Context(), start)
+		_, err = begun(b.Store, start)
 		require.Equal(t, billing.CodePeriodInFuture, billing.CodeOf(err))
 		require.Empty(t, b.Lines(t, "SELECT id FROM billing_run"))
 
 		// A schedule needs no confirmation, and keeps its time however late it is.
 		nominal := time.Date(2026, 10, 1, 6, 0, 0, 0, time.UTC)
 		start.Period, start.Nominal = october, nominal
-		run, err := b.StartRun(t.Context(), start)
+		run, err := begun(b.Store, start)
 		require.NoError(t, err)
 		require.Equal(t, nominal, run.CutOff)
 		// The activity runs again when the month is over.
 		current := runOf(november, "b", settings(0))
 		current.ConfirmPast = false
-		first, err := b.StartRun(t.Context(), current)
+		first, err := begun(b.Store, current)
 		require.NoError(t, err)
 		b.clock.set(day(31))
-		again, err := b.StartRun(t.Context(), current)
+		again, err := begun(b.Store, current)
 		require.NoError(t, err)
 		require.Equal(t, first, again)
 	})

@@ -17,9 +17,9 @@ import (
 )
 
 // IsUnavailable reports whether the error means that the database cannot serve
-// the request now, while the request itself may be well: it is out of reach,
-// shutting down, out of room, or the wait for another transaction's lock was
-// given up. Trying again later helps.
+// the request now, though nothing may be wrong with the request: the database is out
+// of reach, shutting down or out of room, or the wait for another transaction's lock
+// has ended. Trying again later helps.
 func IsUnavailable(err error) bool {
 	var pg *pgconn.PgError
 	var connect *pgconn.ConnectError
@@ -45,9 +45,9 @@ func IsUnavailable(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
-// finally gives an error that trying again does not mend the code database_refused:
-// PostgreSQL's classes 22, data exceptions, and 23, integrity constraints, and what
-// stands for them on SQLite. Any other error it returns as it is.
+// finally gives the code database_refused to an error that trying again does not fix:
+// PostgreSQL's classes 22, data exceptions, and 23, integrity constraints, and their
+// like on SQLite. It returns any other error as it is.
 func finally(err error) error {
 	var pg *pgconn.PgError
 	var lite *sqlite.Error

@@ -39,7 +39,7 @@ const (
 type Store struct {
 	dialect Dialect
 	read    *gorm.DB
-	write   *gorm.DB // the same as read, but on SQLite, where it has one connection
+	write   *gorm.DB // the same as read, except on SQLite: one connection
 	clock   func() time.Time
 	name    string // of the installation
 }
@@ -54,7 +54,7 @@ type Options struct {
 }
 
 // Open connects to "postgres://…" or "sqlite:PATH". The error never shows the
-// password. The schema is not looked at: see package migrations.
+// password. Open does not look at the schema: see package migrations.
 func Open(ctx context.Context, databaseURL string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -158,8 +158,8 @@ func gormConfig(log *slog.Logger) *gorm.Config {
 		// GORM's cache grows without bound.
 		SkipDefaultTransaction: true,
 		PrepareStmt:            false,
-		// Columns by name, no "SELECT *": where a newer version's migration adds a
-		// column, PostgreSQL refuses a prepared statement whose result would change.
+		// Columns by name, no "SELECT *": if a newer version's migration adds a column,
+		// PostgreSQL refuses a prepared statement whose result would change.
 		QueryFields:          true,
 		TranslateError:       true,
 		DisableAutomaticPing: true,
@@ -181,7 +181,7 @@ func (s *Store) Close() {
 			continue
 		}
 		if pool, err := db.DB(); err == nil {
-			_ = pool.Close() // nothing is open in it, and nobody could act on the error
+			_ = pool.Close() // nothing is open in it; the error helps nobody
 		}
 	}
 }
@@ -219,7 +219,7 @@ func (s *Store) now(tx *gorm.DB) (time.Time, error) {
 
 // inTransaction runs fn in one transaction; on SQLite in an immediate one, alone.
 // On PostgreSQL each statement must see what was committed while the one before
-// it waited for a lock, also where the database's default is a stricter level.
+// it waited for a lock, also if the database's default is a stricter level.
 func (s *Store) inTransaction(ctx context.Context, fn func(tx *gorm.DB) error) error {
 	if s.dialect == SQLite {
 		return s.write.WithContext(ctx).Transaction(fn)

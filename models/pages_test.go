@@ -48,7 +48,7 @@ func onRun(t *testing.T, test func(t *testing.T, b bundle)) {
 }
 
 // leftOver asks for what nobody holds, for thisRun.
-var leftOver = billing.LeftOverQuery{RunID: thisRun.ID, Period: november, Unresolved: true, Limit: 10}
+var leftOver = billing.LeftOverQuery{RunID: thisRun.ID, Period: november, All: true, Unresolved: true, Pages: "page ", Limit: 10}
 
 func claimPage(t require.TestingT, s *models.Store, in billing.PageClaim) billing.PageClaimed {
 	page, err := s.ClaimPage(context.Background(), in)
@@ -153,7 +153,7 @@ func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
 			require.Len(t, claimed, 1)
 			require.Equal(t, want, claimed[0].RequestID)
 			claimed[0].Status = billing.Declined
-			require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
+			require.NoError(t, b.SettlePage(t.Context(), placed(claimed), true))
 			claimed, left := walk(t, b.Store, in)
 			require.Empty(t, claimed)
 			require.Empty(t, left)
@@ -329,7 +329,7 @@ func TestSettlePageTakesAnyText(t *testing.T) {
 		}
 		b.clock.set(day(1))
 
-		require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
+		require.NoError(t, b.SettlePage(t.Context(), placed(claimed), true))
 
 		for _, want := range claimed {
 			got, err := b.Charge(t.Context(), want.SubscriptionID, november)
@@ -360,8 +360,8 @@ func TestSettlePageSettlesHundreds(t *testing.T) {
 			claimed[i].Status, claimed[i].Order = billing.Charged, big
 		}
 		b.Exec(t, "DELETE FROM charge WHERE subscription_id >= 't-290'") // by hand
-		require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
-		require.NoError(t, b.SettlePage(t.Context(), placed(claimed)), "again")
+		require.NoError(t, b.SettlePage(t.Context(), placed(claimed), true))
+		require.NoError(t, b.SettlePage(t.Context(), placed(claimed), true), "again")
 		require.Equal(t, []string{"300"}, b.Lines(t, "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged' AND length(shop_order) = $1 AND run_id = '2026-11/2'", 32<<10+1))
 	})
 }
@@ -387,7 +387,7 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 			"charged": billing.Charged, "declined": billing.Declined, "unresolved": billing.Unresolved, "let go": billing.Pending,
 			"taken over": billing.Pending, "settled since": billing.Charged, "declined since": billing.Declined, "pending since": billing.Pending,
 			"gone": billing.Charged, "gone and pending": billing.Pending, "gone and declined": billing.Declined, "gone, another": billing.Charged, "let go in doubt": billing.Pending, "sent since": billing.Pending,
-			"withdrawn since": billing.Charged,
+			"withdrawn since":        billing.Charged,
 			"taken over and charged": billing.Charged, "unresolved by another": billing.Pending,
 		}
 		for id := range outcomes {
@@ -413,7 +413,7 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 		for i := range settled {
 			settled[i].NotOrdered = settled[i].Status == billing.Pending && settled[i].SubscriptionID != "let go in doubt"
 		}
-		err = b.SettlePage(t.Context(), settled)
+		err = b.SettlePage(t.Context(), settled, true)
 		require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err), "an order that the ledger does not take is told: %v", err)
 
 		require.Equal(t, map[string]string{
@@ -423,10 +423,10 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 			"settled since": "declined page 1 claimed sent settled", "declined since": "charged page 1 claimed sent settled",
 			"pending since": "declined page 1 claimed sent settled", "unresolved by another": "unresolved charge sent settled",
 			"gone": "charged page 1 claimed sent settled", "gone and declined": "declined page 1 claimed sent settled",
-			"gone, another": "pending charge sent",
+			"gone, another":   "pending charge sent",
 			"let go in doubt": "pending page 1 sent", "sent since": "pending page 1 claimed sent", "withdrawn since": "withdrawn page 1 claimed sent settled",
 		}, rows(t, b))
-		require.NoError(t, b.SettlePage(t.Context(), nil))
+		require.NoError(t, b.SettlePage(t.Context(), nil, true))
 	})
 }
 
@@ -447,105 +447,106 @@ func TestOwnClaims(t *testing.T) {
 		own, err := b.OwnClaims(t.Context(), thisRun.ID, "page 1")
 		require.NoError(t, err)
 		require.Equal(t, []string{"s", "u"}, subscriptions(own))
-		require.NoError(t, b.SettlePage(t.Context(), placed(own)), "let go")
-		held, err := b.HoldClaims(t.Context(), "page 1", []billing.RequestID{own[0].RequestID, page.Charges[1].RequestID, "nobody's"}, time.Minute)
+		require.NoError(t, b.SettlePage(t.Context(), placed(own), false), "held no longer")
+		held, err := b.HoldClaims(t.Context(), pageOf("", last, 10), []billing.RequestID{own[0].RequestID, page.Charges[1].RequestID, "nobody's"})
 		require.NoError(t, err)
 		require.Equal(t, []billing.RequestID{own[0].RequestID}, held)
 		require.Equal(t, billing.StepJoin, b.claim(t, "x", billing.ChargeOwner).Step, "held again")
 		left, err := b.LeftOver(t.Context(), leftOver)
 		require.NoError(t, err)
-		require.Equal(t, []string{"u"}, left, "the other is not")
-		require.NoError(t, b.SettlePage(t.Context(), placed(own)), "let go")
+		require.Empty(t, left, "both are the page's")
+		require.NoError(t, b.SettlePage(t.Context(), placed(own), false), "held no longer")
 		b.claim(t, "x", billing.ChargeOwner)
 		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1")
 		require.NoError(t, err)
 		require.Equal(t, []string{"u"}, subscriptions(own), "a workflow has taken s over")
-		n, err := b.OpenCharges(t.Context(), thisRun.ID)
+		n, err := b.OpenCharges(t.Context(), thisRun.ID, billing.ChargeOwner)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	})
 }
 
-// A page of an earlier run works no longer when the next one starts; its claims
-// need not be waited for.
-func TestARunReleasesWhatPagesOfEarlierRunsHold(t *testing.T) {
+// What pages hold is lifted when their time is over, or, at an idempotent shop, when a run
+// of the month begins.
+func TestLiftHolds(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		claimPage(t, b.Store, pageOf("", last, 10))
-		b.Exec(t, "UPDATE charge SET sent_at = NULL")
 		left := func() []string {
 			ids, err := b.LeftOver(t.Context(), leftOver)
 			require.NoError(t, err)
 			return ids
 		}
+		lift := func(period billing.Period, all bool) {
+			t.Helper()
+			require.NoError(t, b.LiftHolds(t.Context(), period, all))
+		}
+		lift(november, false)
+		lift(october, true)
 		require.Empty(t, left(), "the page holds it")
-		other, err := b.StartRun(t.Context(), runOf(october, "another month", settings(0)))
-		require.NoError(t, err)
-		require.NoError(t, b.FreeClaims(t.Context(), *other))
-		require.Empty(t, left(), "the page holds it")
-		next, err := b.StartRun(t.Context(), runOf(november, "next", settings(0)))
-		require.NoError(t, err)
-		require.NoError(t, b.FreeClaims(t.Context(), *next))
+		lift(november, true)
 		require.Equal(t, []string{"s"}, left())
-		err = b.FreeClaims(t.Context(), billing.Run{ID: "2026-11/99", Period: november})
-		require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err), "%v", err)
+		require.Equal(t, []string{billing.Nobody}, b.Lines(t, "SELECT owner FROM charge"))
+
+		b.Exec(t, "DELETE FROM charge")
+		claimPage(t, b.Store, pageOf("", last, 10))
+		b.clock.set(day(0).Add(time.Minute + time.Microsecond))
+		lift(november, false)
+		require.Equal(t, []string{"s"}, left())
+		require.Len(t, b.Lines(t, "SELECT sent_at FROM charge WHERE sent_at IS NOT NULL"), 1, "it may have been sent")
 	})
 }
 
-func TestLeftOverIsListedByPages(t *testing.T) {
+func TestLeftOver_ByPages(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
-		want := map[bool][]string{}
-		held := []string{}
-		add := func(id, period, status string, until any, left ...bool) {
+		type kind struct{ all, unresolved bool }
+		kinds := []kind{{false, false}, {true, false}, {true, true}}
+		want := map[kind][]string{}
+		add := func(id, period, status, owner string, until any, in ...kind) {
 			b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
-				VALUES ($1, $2, $3, $4, 'o', $5, '', 1, $6)`, period+id, id, period, status, until, day(0))
-			for _, unresolved := range left {
-				want[unresolved] = append(want[unresolved], id)
+				VALUES ($1, $2, $3, $4, $5, $6, '', 1, $7)`, period+id, id, period, status, owner, until, day(0))
+			for _, k := range in {
+				want[k] = append(want[k], id)
 			}
 		}
 		for i, id := range nastyIDs {
-			add(id, "2026-10", "pending", nil)
-			switch i % 6 {
+			add(id, "2026-10", "pending", billing.Nobody, nil)
+			switch i % 8 {
 			case 0:
-				add(id, "2026-11", "pending", nil, false, true)
+				add(id, "2026-11", "pending", billing.Nobody, nil, kinds...)
 			case 1:
-				add(id, "2026-11", "pending", day(0).Add(-time.Microsecond), false, true)
+				add(id, "2026-11", "pending", billing.ChargeOwner, nil, kinds[1:]...)
 			case 2:
-				add(id, "2026-11", "pending", day(0).Add(time.Microsecond))
-				held = append(held, id)
+				add(id, "2026-11", "pending", "page 1", day(0).Add(time.Microsecond))
 			case 3:
-				add(id, "2026-11", "unresolved", day(1), true)
+				add(id, "2026-11", "unresolved", "o", nil, kinds[2])
 			case 4:
-				add(id, "2026-11", "charged", nil)
+				add(id, "2026-11", "charged", billing.Nobody, nil)
 			case 5:
-				add(id, "2026-11", "declined", nil)
+				add(id, "2026-11", "declined", billing.Nobody, nil)
+			case 6:
+				add(id, "2026-11", "pending", "page 1", nil)
+			case 7:
+				add(id, "2026-11", "withdrawn", billing.Nobody, nil)
 			}
 		}
-		for _, unresolved := range []bool{false, true} {
-			list := func(by time.Time, limit int) []string {
+		for _, k := range kinds {
+			slices.Sort(want[k])
+			for limit := 1; limit < 9; limit++ {
 				got, after := []string{}, ""
 				for {
 					ids, err := b.LeftOver(t.Context(), billing.LeftOverQuery{
-						RunID: thisRun.ID, Period: november, Unresolved: unresolved, By: by, After: after, Limit: limit,
+						RunID: thisRun.ID, Period: november, All: k.all, Unresolved: k.unresolved, Pages: "page ", After: after, Limit: limit,
 					})
 					require.NoError(t, err)
 					require.LessOrEqual(t, len(ids), limit)
 					if len(ids) == 0 {
-						return got
+						break
 					}
 					got, after = append(got, ids...), ids[len(ids)-1]
 				}
-			}
-			newest, err := b.NewestOpen(t.Context(), november)
-			require.NoError(t, err)
-			require.Equal(t, day(0), newest)
-			slices.Sort(want[unresolved])
-			all := slices.Sorted(slices.Values(append(slices.Clone(want[unresolved]), held...)))
-			for limit := 1; limit < 9; limit++ {
-				require.Equal(t, want[unresolved], list(time.Time{}, limit))
-				require.Equal(t, all, list(day(0), limit), "whoever held them then, is gone")
-				require.Empty(t, list(day(0).Add(-time.Microsecond), limit), "they are younger")
+				require.Equal(t, want[k], got, "%v", k)
 			}
 		}
 	})

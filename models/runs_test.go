@@ -29,8 +29,15 @@ func runOf(period billing.Period, execution string, s billing.RunSettings) billi
 	return billing.RunStart{Period: period, ExecutionID: execution, Settings: s, ConfirmPast: true, Zone: time.UTC}
 }
 
+// begun starts the run as its installation does.
+func begun(s *models.Store, start billing.RunStart) (*billing.Run, error) {
+	start.Installation = modelstest.Installation
+	run, _, err := s.StartRun(context.Background(), start)
+	return run, err
+}
+
 func startRun(t require.TestingT, s *models.Store, execution string, pace float64) *billing.Run {
-	run, err := s.StartRun(context.Background(), runOf(november, execution, settings(pace)))
+	run, err := begun(s, runOf(november, execution, settings(pace)))
 	require.NoError(t, err)
 	return run
 }
@@ -51,7 +58,7 @@ func TestStartRun(t *testing.T) {
 		b.AddSubscription(t, "from tomorrow on", 1, "x", modelstest.Since(billing.Active, day(1)))
 		wanted := billing.RunSettings{OrdersPerSecond: 2.5, PageSize: 3, Concurrency: 4, WorkflowPerCharge: true}
 
-		run, err := b.StartRun(t.Context(), runOf(november, "execution", wanted))
+		run, err := begun(b.Store, runOf(november, "execution", wanted))
 
 		require.NoError(t, err)
 		want := billing.Run{
@@ -60,7 +67,7 @@ func TestStartRun(t *testing.T) {
 		}
 		require.Equal(t, want, *run)
 		b.clock.set(day(1))
-		again, err := b.StartRun(t.Context(), runOf(november, "execution", settings(0)))
+		again, err := begun(b.Store, runOf(november, "execution", settings(0)))
 		require.NoError(t, err)
 		require.Equal(t, want, *again, "an activity that runs again")
 		stands, err := b.Run(t.Context(), november)
@@ -75,14 +82,14 @@ func TestRunsAreNumberedAndSucceedOneAnother(t *testing.T) {
 		_, err := b.Run(t.Context(), november)
 		require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err))
 		first := startRun(t, b.Store, "a", 0)
-		other, err := b.StartRun(t.Context(), runOf(october, "b", settings(0)))
+		other, err := begun(b.Store, runOf(october, "b", settings(0)))
 		require.NoError(t, err)
 		require.Equal(t, "2026-10/1", other.ID)
-		_, err = b.SetRunState(t.Context(), first.ID, billing.RunPaused, "a person")
+		_, err = b.ChangeRun(t.Context(), first.ID, billing.RunChange{State: billing.RunPaused, Reason: "a person"})
 		require.NoError(t, err)
 		b.clock.set(day(1))
 		second := startRun(t, b.Store, "c", 0)
-		_, err = b.SetRunState(t.Context(), second.ID, billing.RunFinished, "")
+		_, err = b.ChangeRun(t.Context(), second.ID, billing.RunChange{State: billing.RunFinished, Reason: ""})
 		require.NoError(t, err)
 		b.clock.set(day(2))
 		for n := 3; n <= 11; n++ {
@@ -116,7 +123,7 @@ func TestRunsStartedAtOnce(t *testing.T) {
 		for round := range 10 {
 			failures := make([]error, 8)
 			together(len(failures), func(i int) {
-				_, failures[i] = b.StartRun(context.Background(), runOf(november, fmt.Sprintf("%d-%d", round, i/2), settings(0)))
+				_, failures[i] = begun(b.Store, runOf(november, fmt.Sprintf("%d-%d", round, i/2), settings(0)))
 			})
 			for _, err := range failures {
 				require.NoError(t, err)
@@ -127,47 +134,93 @@ func TestRunsStartedAtOnce(t *testing.T) {
 	})
 }
 
-func TestSetRunState(t *testing.T) {
+func TestChangeRun_StatesAndPace(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
-		for i, end := range []billing.RunState{billing.RunFinished, billing.RunCancelled, billing.RunAbandoned} {
+		change := func(id string, c billing.RunChange) *billing.Run {
+			t.Helper()
+			run, err := b.ChangeRun(t.Context(), id, c)
+			require.NoError(t, err)
+			return run
+		}
+		for i, end := range []billing.RunState{billing.RunFinished, billing.RunCancelled} {
 			b.clock.set(day(0))
 			run := startRun(t, b.Store, fmt.Sprint(i), 3)
-			paused, err := b.SetRunState(t.Context(), run.ID, billing.RunPaused, "it's ü")
-			require.NoError(t, err)
 			run.State, run.Reason = billing.RunPaused, "it's ü"
-			require.Equal(t, run, paused)
-			resumed, err := b.SetRunState(t.Context(), run.ID, billing.RunRunning, "")
-			require.NoError(t, err)
+			require.Equal(t, run, change(run.ID, billing.PauseRun("it's ü")))
 			run.State, run.Reason = billing.RunRunning, ""
-			require.Equal(t, run, resumed)
-			paced, err := b.SetRunPace(t.Context(), run.ID, 0.25)
-			require.NoError(t, err)
+			require.Equal(t, run, change(run.ID, billing.RunChange{State: billing.RunRunning}))
 			run.Settings.OrdersPerSecond = 0.25
-			require.Equal(t, run, paced)
-
-			ended, err := b.SetRunState(t.Context(), run.ID, end, "over")
-			require.NoError(t, err)
+			require.Equal(t, run, change(run.ID, billing.RunChange{OrdersPerSecond: new(0.25)}))
 			run.State, run.Reason, run.EndedAt = end, "over", new(day(0))
-			require.Equal(t, run, ended)
+			require.Equal(t, run, change(run.ID, billing.RunChange{State: end, Reason: "over"}))
+
 			b.clock.set(day(1))
-			for _, state := range []billing.RunState{billing.RunRunning, billing.RunPaused, billing.RunFinished, billing.RunCancelled, billing.RunAbandoned} {
-				after, err := b.SetRunState(t.Context(), run.ID, state, "late")
-				require.NoError(t, err)
-				require.Equal(t, run, after)
+			for _, late := range []billing.RunChange{
+				{State: billing.RunRunning}, {State: billing.RunPaused}, {State: billing.RunFinished}, {State: billing.RunCancelled}, {OrdersPerSecond: new(7.0)},
+			} {
+				_, err := b.ChangeRun(t.Context(), run.ID, late)
+				require.Equal(t, billing.CodeRunNotActive, billing.CodeOf(err))
 			}
-			after, err := b.SetRunPace(t.Context(), run.ID, 7)
+			after, err := b.RunByID(t.Context(), run.ID)
 			require.NoError(t, err)
 			require.Equal(t, run, after)
 		}
 		for _, id := range []string{"2026-11/99", "", "' OR 1=1"} {
-			_, err := b.SetRunState(t.Context(), id, billing.RunPaused, "")
-			require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err))
-			_, err = b.SetRunPace(t.Context(), id, 1)
-			require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err))
-			_, err = b.ReserveSlots(t.Context(), id, 1)
+			for _, c := range []billing.RunChange{{State: billing.RunPaused}, {OrdersPerSecond: new(1.0)}} {
+				_, err := b.ChangeRun(t.Context(), id, c)
+				require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err))
+			}
+			_, err := b.ReserveSlots(t.Context(), id, 1)
 			require.Equal(t, billing.CodeRunNotFound, billing.CodeOf(err))
 		}
+		run := startRun(t, b.Store, "bad", 3)
+		for _, bad := range []billing.RunChange{{}, {State: billing.RunAbandoned}, {State: "rum"}, {OrdersPerSecond: new(-3.0)}} {
+			_, err := b.ChangeRun(t.Context(), run.ID, bad)
+			require.Equal(t, billing.CodeInvalid, billing.CodeOf(err))
+		}
+	})
+}
+
+// A worker that repeats an update of Temporal's does not undo what came after it.
+func TestChangeRun_UpdateIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		run := startRun(t, b.Store, "a", 0)
+		pause := billing.RunChange{State: billing.RunPaused, UpdateID: "execution/1"}
+		for _, c := range []billing.RunChange{pause, {State: billing.RunRunning, UpdateID: "execution/2"}, pause, pause} {
+			_, err := b.ChangeRun(t.Context(), run.ID, c)
+			require.NoError(t, err)
+		}
+		stands, err := b.RunByID(t.Context(), run.ID)
+		require.NoError(t, err)
+		require.Equal(t, billing.RunRunning, stands.State)
+
+		_, err = b.ChangeRun(t.Context(), run.ID, billing.RunChange{State: billing.RunCancelled})
+		require.NoError(t, err)
+		_, err = b.ChangeRun(t.Context(), run.ID, pause)
+		require.NoError(t, err, "it was made when the run was active")
+	})
+}
+
+// What a cancelled run has claimed and certainly not sent, for a workflow that was not
+// started yet, is no order and will be none. All else goes on.
+func TestChangeRun_CancelWithdrawsWhatWasNotSent(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		for _, c := range []struct {
+			name, owner string
+			sent, until any
+		}{
+			{"let go", billing.Nobody, nil, nil}, {"of a page that has stopped", "billing-run/2026-11/2 e page 1", nil, nil},
+			{"in doubt", billing.Nobody, day(0), nil}, {"a workflow's", billing.ChargeOwner, nil, nil}, {"held", "page 1", day(0), day(1)},
+		} {
+			b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, customer_id, sku_id, created_at, run_id, sent_at, claimed_until)
+				VALUES ($1, $1, '2026-11', 'pending', $2, '', 1, $3, $4, $5, $6)`, c.name, c.owner, day(0), thisRun.ID, c.sent, c.until)
+		}
+		_, err := b.ChangeRun(t.Context(), thisRun.ID, billing.RunChange{State: billing.RunCancelled})
+		require.NoError(t, err)
+		require.Equal(t, []string{"let go", "of a page that has stopped"}, b.Lines(t, "SELECT request_id FROM charge WHERE status = 'withdrawn' ORDER BY 1"))
 	})
 }
 
@@ -178,14 +231,14 @@ func TestAnyReasonPausesARun(t *testing.T) {
 	onBoth(t, func(t *testing.T, b bundle) {
 		run := startRun(t, b.Store, "a", 0)
 		for _, reason := range nastyTexts {
-			paused, err := b.SetRunState(t.Context(), run.ID, billing.RunPaused, reason)
+			paused, err := b.ChangeRun(t.Context(), run.ID, billing.RunChange{State: billing.RunPaused, Reason: reason})
 			require.NoError(t, err)
 			require.Equal(t, billing.RunPaused, paused.State)
 			require.NotEmpty(t, paused.Reason)
 			require.LessOrEqual(t, len([]rune(paused.Reason)), 1024)
 		}
 		long := strings.Repeat("ä", 1024)
-		paused, err := b.SetRunState(t.Context(), run.ID, billing.RunPaused, long)
+		paused, err := b.ChangeRun(t.Context(), run.ID, billing.RunChange{State: billing.RunPaused, Reason: long})
 		require.NoError(t, err)
 		require.Equal(t, long, paused.Reason)
 	})
@@ -234,7 +287,7 @@ func TestSlotsKeepThePace(t *testing.T) {
 				pace := rapid.OneOf(
 					rapid.SampledFrom([]float64{0.01, 0.3, 1, 3, 7, 999, 70_000, 99_999, 100_000}), rapid.Float64Range(0.01, 100_000),
 				).Draw(t, "pace")
-				run, err := b.StartRun(context.Background(), runOf([]billing.Period{november, october}[i], fmt.Sprint(runs), settings(pace)))
+				run, err := begun(b.Store, runOf([]billing.Period{november, october}[i], fmt.Sprint(runs), settings(pace)))
 				require.NoError(t, err)
 				paces, ids, given = append(paces, pace), append(ids, run.ID), append(given, nil)
 			}
@@ -297,7 +350,7 @@ func TestSlotsOfRunsThatDoNotRun(t *testing.T) {
 		for _, pace := range []float64{0, 5} {
 			for _, state := range []billing.RunState{billing.RunPaused, billing.RunFinished, billing.RunCancelled, billing.RunAbandoned} {
 				run := startRun(t, b.Store, fmt.Sprint(pace, state), pace)
-				_, err := b.SetRunState(t.Context(), run.ID, state, "")
+				_, err := b.ChangeRun(t.Context(), run.ID, billing.RunChange{State: state, Reason: ""})
 				require.NoError(t, err)
 				slots, err := b.ReserveSlots(t.Context(), run.ID, 10)
 				require.NoError(t, err)
@@ -319,7 +372,7 @@ func TestSlotsWithoutAPaceAndAfterAChange(t *testing.T) {
 		}
 		pace := func(p float64, at time.Time) {
 			b.clock.set(at)
-			_, err := b.SetRunPace(t.Context(), run.ID, p)
+			_, err := b.ChangeRun(t.Context(), run.ID, billing.RunChange{OrdersPerSecond: new(float64(p))})
 			require.NoError(t, err)
 		}
 		pace(0.01, day(0))

@@ -9,32 +9,32 @@ import (
 	"modernc.org/sqlite"
 )
 
-// The functions that SQL on SQLite has of ours. They are for queries only: an index
-// or a trigger that used one would keep the sqlite3 shell from writing.
+// init registers our functions for SQL on SQLite. They are for queries only: the
+// sqlite3 shell could not write to a table whose index or trigger used one.
 func init() {
 	for name, function := range map[string]struct {
 		arguments int32
 		call      func(arguments []driver.Value) driver.Value
 	}{
 		// drayman_time(x) is the time x as a text that is ordered as the times are,
-		// null where it cannot be read.
+		// null if it cannot be read.
 		"drayman_time": {1, func(x []driver.Value) driver.Value {
 			if t, ok := readTime(x[0]); ok {
 				return plainTime(t)
 			}
 			return nil
 		}},
-		// drayman_text(x) is the text x, null where it is none that JSON, and so
-		// Temporal and the shop, would carry as it is.
+		// drayman_text(x) is the text x; null if JSON, and so Temporal and the shop, would
+		// not carry it unchanged.
 		"drayman_text": {1, func(x []driver.Value) driver.Value {
 			if text, ok := x[0].(string); ok && isCarried(text) {
 				return text
 			}
 			return nil
 		}},
-		// drayman_plain(owner, id, effect_date, create_date) says of a row of a status
-		// history that SQL may compare it as it stands. Nearly all are so, and to read each
-		// date anew would make a list take three times as long.
+		// drayman_plain(owner, id, effect_date, create_date) says whether SQL may compare a
+		// row of a status history as it is. Nearly all are so, and reading each date by
+		// our functions would make a list take three times as long.
 		"drayman_plain": {4, func(x []driver.Value) driver.Value { return isPlainRow(x[0], x[1], x[2], x[3]) }},
 	} {
 		sqlite.MustRegisterFunction(name, &sqlite.FunctionImpl{

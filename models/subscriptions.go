@@ -35,9 +35,9 @@ func (s *Store) Subscribe(ctx context.Context, clubID int, customerID string) (*
 	return made, err
 }
 
-// lockCustomer lets one of many identical subscribes through at a time, over all
-// processes: the approved table cannot carry a unique index. On SQLite the
-// immediate transaction does it.
+// lockCustomer admits one of several identical subscribes at a time, over all
+// processes: the approved table cannot get a unique index. On SQLite the immediate
+// transaction does it.
 func (s *Store) lockCustomer(tx *gorm.DB, clubID int, customerID string) error {
 	if s.dialect == SQLite {
 		return nil
@@ -108,13 +108,13 @@ func (s *Store) Subscription(ctx context.Context, id string) (*billing.Subscript
 	return newSubscription(row, h, now), nil
 }
 
-// ChangeStatus appends a status row, and takes away the automatic returns that
-// it supersedes, see [billing.PlanStatusChange]. A zero EffectDate means now. It
+// ChangeStatus appends a status row, and removes the automatic returns that it
+// supersedes, see [billing.PlanStatusChange]. A zero EffectDate means now. It
 // returns subscription_not_found or validation_failed.
 //
-// It takes the lock that a claim takes. So a cancel that has answered before the
-// claim is honoured by it, and one that comes later finds the charge and says so
-// in InProgress.
+// It takes the lock that a claim takes. So the claim honours a cancel that has
+// answered before it, and a cancel that comes later finds the charge and returns it in
+// InProgress.
 func (s *Store) ChangeStatus(ctx context.Context, id string, change billing.StatusChange) (*billing.Subscription, error) {
 	var changed *billing.Subscription
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -173,8 +173,8 @@ func (s *Store) lockSubscription(tx *gorm.DB, id string) error {
 	return s.lockSubscriptions(tx, []string{id})
 }
 
-// lockSubscriptions locks the rows in the order of their ids, so that nobody who locks
-// several waits in a circle.
+// lockSubscriptions locks the rows in the order of their ids, so that two transactions
+// which lock several cannot wait for each other.
 func (s *Store) lockSubscriptions(tx *gorm.DB, ids []string) error {
 	if s.dialect == SQLite {
 		return nil
@@ -205,7 +205,7 @@ type history struct {
 	unreadable []billing.Unreadable
 }
 
-// at returns the row that decides at the time; its ID is "" where none does.
+// at returns the row that decides at the time; its ID is "" if none does.
 func (h history) at(at time.Time) billing.Change {
 	decides, _ := billing.StatusAt(h.changes, at)
 	return shown(decides)

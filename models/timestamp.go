@@ -6,7 +6,7 @@ import (
 )
 
 // timestamp is a "timestamp without time zone", UTC, in microseconds. As text it
-// always has six decimals, so that SQLite orders it rightly.
+// always has six decimals, so that SQLite orders it by time.
 type timestamp struct{ time.Time }
 
 const timestampLayout = "2006-01-02 15:04:05.000000"
@@ -16,9 +16,9 @@ func (t timestamp) Value() (driver.Value, error) {
 	return t.UTC().Format(timestampLayout), nil
 }
 
-// The moments that are told apart. PostgreSQL has others, and people write them
-// by hand: infinity, or a year with a digit too many. They are taken for these,
-// since no JSON can carry them; next to all other dates they mean the same.
+// The earliest and the latest time that JSON can carry. PostgreSQL has others, which
+// people write by hand: infinity, or a year with a digit too many. They are read as
+// these; compared with all other dates they mean the same.
 var (
 	earliest = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
@@ -29,9 +29,9 @@ func (t timestamp) MarshalJSON() ([]byte, error) {
 	return []byte(t.UTC().Format(`"` + timestampLayout + `"`)), nil
 }
 
-// Scan implements sql.Scanner, for the tables that are ours. A time that cannot be
-// read, which only a change by hand leaves there, is taken for one long ago: so a
-// claim is not held by it, and a request not believed unsent.
+// Scan implements sql.Scanner, for our own tables. A time that cannot be read, which
+// only a change by hand leaves there, is read as one long ago: then it holds no claim,
+// and does not make a request count as unsent.
 func (t *timestamp) Scan(src any) error {
 	read, ok := readTime(src)
 	if !ok {

@@ -24,7 +24,7 @@ func TestAColumnMoreBreaksNoPreparedStatement(t *testing.T) {
 	require.NoError(t, err)
 	pool.SetMaxOpenConns(1) // the one that has prepared them
 	period := billing.PeriodAt(time.Now(), time.UTC)
-	run, err := store.StartRun(t.Context(), runOf(period, "e", billing.RunSettings{OrdersPerSecond: 1000}.WithDefaults()))
+	run, err := begun(store, runOf(period, "e", billing.RunSettings{OrdersPerSecond: 1000}.WithDefaults()))
 	require.NoError(t, err)
 	use := func() {
 		claim, err := store.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: period, RequestID: "r"}, "me", true)

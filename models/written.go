@@ -19,7 +19,7 @@ import (
 // SQLite keeps whatever it is given. The types of this file read such a value, and
 // never fail: what cannot be read counts as null.
 
-// written is a time of an approved table.
+// written is a time of an approved table, as somebody wrote it.
 type written struct {
 	at         *time.Time
 	unreadable *string // what stands there, if it is no time
@@ -106,8 +106,8 @@ var (
 	never  = time.Date(1_000_000, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// readTime is the one reader of times: for Go, and as a function of SQLite for SQL.
-// It takes what the drivers give: a time; a text in one of the forms of
+// readTime is the only reader of times, in Go and, as a function, in SQLite's SQL. It
+// takes what the drivers give: a time; a text in one of the forms of
 // [timeForm], without a zone in UTC; seconds since 1970, from 2000 to 2099, since
 // a smaller or greater number is more likely a day such as 20261126, a Julian day
 // or milliseconds. The result is UTC, cut to microseconds; a text's lies in the
@@ -180,7 +180,7 @@ func number(digits string) int {
 }
 
 // isPlain reports whether the text is a time as we write it, which SQLite orders
-// rightly as text. A list asks it of every row, so it seldom asks time.Parse.
+// correctly as text. A list asks it of every row, so it seldom calls time.Parse.
 func isPlain(text string) bool {
 	if len(text) != len(timestampLayout) {
 		return false
@@ -219,8 +219,7 @@ func plainTime(t time.Time) string {
 	return t.Format(timestampLayout)
 }
 
-// shown is the row as JSON can carry it: see [earliest]. Which row decides is asked
-// before.
+// shown is the row as JSON can carry it: see [earliest]. Decide first, then show.
 func shown(c billing.Change) billing.Change {
 	c.EffectDate, c.CreateDate = within4Digits(c.EffectDate), within4Digits(c.CreateDate)
 	return c

@@ -24,20 +24,20 @@ const (
 	Refused Outcome = "refused"
 )
 
-// Answer is what came of one call. It holds neither key nor secret.
+// Answer is the result of one call. It holds neither key nor secret.
 type Answer struct {
 	Outcome Outcome `json:"outcome"`
-	// HTTPStatus is the status that the shop answered, 0 to 999; 0 where no
+	// HTTPStatus is the status that the shop answered, 0 to 999; 0 if no
 	// answer came.
 	HTTPStatus int `json:"http_status"`
 	// Order is the shop's JSON, with Charged and Declined: valid UTF-8, at most
-	// 64 KiB, nested at most 100 deep, without the character U+0000. Nil where
+	// 64 KiB, nested at most 100 deep, without the character U+0000. Nil if
 	// there was no such JSON; Detail then says why.
 	Order json.RawMessage `json:"order,omitempty"`
 	// Detail is one sentence for operators: valid UTF-8 without control
 	// characters, at most 500 bytes. It may quote the shop.
 	Detail string `json:"detail"`
-	// RetryAfter is how long the shop asked us to wait, 0 to 1 h; 0 where it did
+	// RetryAfter is how long the shop asked us to wait, 0 to 1 h; 0 if it did
 	// not. In JSON it is a number of nanoseconds. Only with NotNow and Refused.
 	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
 	// Doubt says that the order may exist at the shop although no final answer
@@ -48,10 +48,10 @@ type Answer struct {
 // judge gives the meaning of a status and whether the order may exist all the
 // same.
 //
-// No order was made where the shop says that it did not process the request:
+// No order was made if the shop says that it did not process the request:
 // 401, 403, 408, 425, 429, and the redirects that point elsewhere for the same
-// method (RFC 9110 §15.4: 301, 307, 308). 302 and 303 are different: they are
-// how many servers end a POST that they did process. 409 may mean that the
+// method (RFC 9110 §15.4: 301, 307, 308). 302 and 303 are different: many
+// servers answer so to a POST that they did process. 409 may mean that the
 // same request is under way at this moment, and a 5xx may come after the order
 // was made.
 func judge(status int) (outcome Outcome, doubt bool) {
@@ -68,7 +68,7 @@ func judge(status int) (outcome Outcome, doubt bool) {
 		return NotNow, true
 	case status >= 400 && status < 500:
 		return Declined, false
-	default: // 5xx, and what HTTP does not know
+	default: // 5xx, and statuses that HTTP does not define
 		return NotNow, true
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// maxRequestID is product's bound for a request id, in bytes.
+	// maxRequestID is the bound for a request id of docs/product.md, in bytes.
 	maxRequestID = 128
 	// maxHeaders bounds the answer's header lines, 1xx answers before it
 	// included, in bytes.
@@ -28,8 +28,8 @@ const (
 	// calls that one process has in flight, so that none is opened anew.
 	idleConns = 256
 	// idleTimeout closes an unused connection. Servers do so too, some after
-	// 5 s; whoever writes just then is left in doubt about the order. Closing
-	// first avoids it, and a busy run never gets there.
+	// 5 s; an order that is written at that moment is in doubt. Closing first
+	// avoids that, and in a busy run no connection stays unused for so long.
 	idleTimeout = 4 * time.Second
 )
 
@@ -52,8 +52,8 @@ type Client struct {
 	timeout   time.Duration
 	echo      []string
 	transport *http.Transport
-	// header is behind a pointer, and the redactor's pattern too: fmt, where it
-	// meets a Client in a field it may not call methods on, prints an address.
+	// header is behind a pointer, and so is the redactor's pattern: if fmt finds a
+	// Client in a field on which it may not call methods, it prints an address.
 	header   *http.Header
 	redactor *redactor
 	now      func() time.Time
@@ -86,8 +86,8 @@ func New(config Config) (*Client, error) {
 	}, nil
 }
 
-// newTransport is net/http's, with everything off that could send an order
-// twice or elsewhere. HTTP/2 repeats requests by rules of its own (RFC 9113
+// newTransport is net/http's, without everything that could send an order twice or to
+// another host. HTTP/2 repeats requests by rules of its own (RFC 9113
 // §8.7), which trust the server's word about what it has processed.
 func newTransport(timeout time.Duration) *http.Transport {
 	var protocols http.Protocols
@@ -98,7 +98,7 @@ func newTransport(timeout time.Duration) *http.Transport {
 		DialContext:            (&dialer{net.Dialer{Timeout: timeout}}).dial,
 		TLSHandshakeTimeout:    timeout,
 		Protocols:              &protocols,
-		DisableCompression:     true, // small answers, and no bomb to unpack
+		DisableCompression:     true, // answers are small, and a compressed one may be huge
 		MaxIdleConnsPerHost:    idleConns,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxHeaders,
@@ -108,8 +108,8 @@ func newTransport(timeout time.Duration) *http.Transport {
 // Close closes the idle connections. Calls under way go on.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// Redact takes the key and the secret out of a text, for writers of logs that
-// other packages fill.
+// Redact removes the key and the secret from a text, for logs that other packages
+// write.
 func (c *Client) Redact(text string) string { return c.redactor.redact(text) }
 
 // Format prints the client's address without its credentials, under each verb.
@@ -121,8 +121,8 @@ func (c Client) Format(f fmt.State, _ rune) {
 func (c Client) LogValue() slog.Value { return slog.StringValue("shop.Client(" + c.orders + ")") }
 
 // PlaceOrder asks the shop for one order, once: it never sends a second request
-// for it. It returns within Config.Timeout, or soon after ctx ends. What went
-// wrong is in the answer; see [Answer].
+// for it. It returns within Config.Timeout, or soon after ctx ends. The answer says
+// what went wrong; see [Answer].
 func (c *Client) PlaceOrder(ctx context.Context, order Order) Answer {
 	if err := order.sendable(); err != nil {
 		return Answer{Outcome: Refused, Detail: c.detail("No order was sent: "+err.Error(), "")}
@@ -140,7 +140,7 @@ func (c *Client) PlaceOrder(ctx context.Context, order Order) Answer {
 	if err != nil {
 		return c.noAnswer(ctx, err, witness.sent())
 	}
-	defer func() { _ = response.Body.Close() }() // nothing is lost by a failure here
+	defer func() { _ = response.Body.Close() }() // a failure here loses nothing
 	if !witness.believes() {
 		return c.notAsked(response)
 	}
@@ -152,8 +152,8 @@ func (c *Client) PlaceOrder(ctx context.Context, order Order) Answer {
 }
 
 // sendable refuses request ids that a server, or a proxy before it, may read as
-// another path: "a/../b" does not become harmless by escaping where somebody
-// unescapes first.
+// another path: escaping does not make "a/../b" harmless if a server unescapes it
+// first.
 func (o Order) sendable() error {
 	id := o.RequestID
 	switch {
@@ -170,9 +170,9 @@ func (o Order) sendable() error {
 	return nil
 }
 
-// request builds the call. NewRequest makes its body known as one in memory, so
-// that headers and body leave in one write, and able to be read again, so that
-// net/http can take another connection where nothing was written to the first.
+// request builds the call. NewRequest knows that the body is in memory: so headers and
+// body leave in one write, and net/http can read the body again, for another connection,
+// if nothing was written to the first.
 func (c *Client) request(ctx context.Context, order Order) (*http.Request, error) {
 	data, err := json.Marshal(struct {
 		CustomerID string `json:"customer_id"`

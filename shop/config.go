@@ -13,8 +13,8 @@ import (
 // the shop's answers grows with its length.
 const maxCredential = 4096
 
-// MaxTimeout is the longest Config.Timeout. Who calls PlaceOrder must give it as
-// long.
+// MaxTimeout is the longest Config.Timeout. Callers of PlaceOrder must allow it that
+// time.
 const MaxTimeout = 5 * time.Minute
 
 // Config is what a Client needs to know about the shop.
@@ -32,7 +32,7 @@ type Config struct {
 	Timeout time.Duration
 	// Echo names the top-level fields of the shop's JSON that repeat what was
 	// asked for: [EchoRequestID], [EchoCustomerID], both, or none. An answer in
-	// which one of them is another is no verdict.
+	// which one of them differs is no verdict.
 	Echo []string
 	// Version names this program in the User-Agent, "drayman/<version>".
 	// Optional; characters of an RFC 9110 §5.6.2 token only.
@@ -77,9 +77,8 @@ func validURL(raw string) error {
 	return nil
 }
 
-// validCredential takes less than RFC 9110 §5.5 does: bytes above 0x7F are
-// legal there but read differently by different servers, and net/http would cut
-// spaces at the ends.
+// validCredential accepts less than RFC 9110 §5.5: bytes above 0x7F are legal there,
+// but servers read them differently, and net/http would cut spaces at the ends.
 func validCredential(value string) error {
 	switch {
 	case value == "":

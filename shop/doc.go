@@ -16,17 +16,17 @@
 //     says that our own set-up is wrong (URL, key, secret), which is no
 //     customer's fault.
 //   - Doubt: the order may exist at the shop although no final answer came. It
-//     matters for a shop that is not idempotent, where such a request must
+//     matters for a shop that is not idempotent: to it, such a request must
 //     never be sent again.
 //
 // # Invariants
 //
 //   - One call of [Client.PlaceOrder] puts the order on the wire at most once.
 //     Nothing here or below repeats a request that may have left: net/http
-//     sends a POST again only where not a byte of it was written, the headers
+//     sends a POST again only if not a byte of it was written, the headers
 //     that would tell it otherwise (Idempotency-Key) are not used, and HTTP/2,
 //     with its own rules for repeating, is turned off.
-//   - Doubt is false only where it is certain that no order was made by the
+//   - Doubt is false only if it is certain that no order was made by the
 //     call (or that the answer is final): no connection, or the request's headers
 //     not yet written, or an answer that says so.
 //   - An answer that was on the connection before the order began to leave is
@@ -41,8 +41,8 @@
 //     and 64 KiB + 1 byte of body.
 //   - Redirects are not followed and no proxy is used, so that key and secret
 //     reach the configured host only. The process's environment is not read.
-//   - The secret and the key stand in no field of an Answer, even where the
-//     shop sends them back, as they are or escaped as in JSON, URLs or HTML.
+//   - The secret and the key are in no field of an Answer, even if the shop
+//     sends them back, as they are or escaped as in JSON, URLs or HTML.
 //     An encoding that hides them (base64, encryption) is not looked into.
 //     The secret is not printed by fmt, log/slog or encoding/json either.
 //

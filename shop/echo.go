@@ -41,13 +41,12 @@ func validEcho(fields []string) error {
 }
 
 // aboutAnother returns what an answer says of another order than the one that was
-// asked for: "asked for customer_id "a", answered "b"". It is empty where nothing
+// asked for: "asked for customer_id "a", answered "b"". It is empty if nothing
 // disagrees.
 //
 // Only top-level fields are looked at, by their exact name. An absent field and
-// null say nothing. Of a name that stands there several times, each must agree:
-// readers differ in which one they take. A body that is no whole JSON cannot be
-// compared.
+// null say nothing. If a name is given several times, each must agree: readers differ
+// in which one they take. A body that is not complete JSON cannot be compared.
 func (o Order) aboutAnother(fields []string, body []byte) string {
 	if len(fields) == 0 || !utf8.Valid(body) || !json.Valid(body) {
 		return ""

@@ -25,12 +25,12 @@ var (
 	errLeak     = errors.New("it repeats a credential in a way that cannot be taken out")
 )
 
-// keepOrder returns the shop's JSON as it is to be kept: nil with a reason, or
-// nil without one where the shop said nothing (an empty body or null).
+// keepOrder returns the shop's JSON as it is to be kept: nil with a reason, or nil
+// without one if the shop said nothing (an empty body or null).
 //
-// It keeps the shop's own bytes where it can. It writes the JSON anew where a
-// credential has to go, and where there are \u escapes: among them may be ones
-// (U+0000, half a surrogate pair) that PostgreSQL takes into no jsonb.
+// It keeps the shop's own bytes if it can. It writes the JSON anew if a credential has
+// to be removed, or if there are \u escapes: some of these (U+0000, half a surrogate
+// pair) cannot be stored as jsonb in PostgreSQL.
 func (r *redactor) keepOrder(body []byte) (json.RawMessage, error) {
 	if len(body) > maxOrder {
 		return nil, errTooLarge
@@ -55,7 +55,7 @@ func (r *redactor) keepOrder(body []byte) (json.RawMessage, error) {
 }
 
 func decode(body []byte) (value any, err error) {
-	if !utf8.Valid(body) { // encoding/json would take it
+	if !utf8.Valid(body) { // encoding/json would accept it
 		return nil, errNotJSON
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
@@ -69,7 +69,7 @@ func decode(body []byte) (value any, err error) {
 	return value, nil
 }
 
-// clean returns value without credentials and U+0000, in names and numbers too.
+// clean returns value without credentials and U+0000, also in names and numbers.
 func (r *redactor) clean(value any, depth int) (any, error) {
 	if depth < 0 {
 		return nil, errTooDeep
@@ -110,8 +110,8 @@ func (r *redactor) cleanText(text string) string {
 	return r.redact(strings.ReplaceAll(text, "\x00", "\ufffd"))
 }
 
-// encode writes value and looks again: a credential may also lie across the
-// marks between values, or be so short that it is one of them.
+// encode writes value and looks again: a credential may also span the punctuation
+// between values, or be so short that it is punctuation.
 func (r *redactor) encode(value any) (json.RawMessage, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)

@@ -17,7 +17,7 @@ const (
 	maxQuote = 240
 )
 
-// noAnswer is the answer where no status line came.
+// noAnswer is the answer if no status line came.
 func (c *Client) noAnswer(ctx context.Context, err error, sent bool) Answer {
 	answer := Answer{Outcome: NotNow, Doubt: sent}
 	said := "No order was sent"
@@ -39,9 +39,9 @@ func (c *Client) noAnswer(ctx context.Context, err error, sent bool) Answer {
 	return answer
 }
 
-// notAsked is the answer where a status line stood on the connection before the
-// order was written to it. Whatever it belongs to, it is no verdict on the
-// order. The rest of the order may still be leaving: hence the doubt.
+// notAsked is the answer if a status line was on the connection before the order was
+// written to it. Whatever it belongs to, it is no verdict on the order. The rest of the
+// order may still be leaving: hence the doubt.
 func (c *Client) notAsked(response *http.Response) Answer {
 	outcome, _ := judge(response.StatusCode)
 	if outcome != Refused {
@@ -79,8 +79,8 @@ func (c *Client) answered(ctx context.Context, response *http.Response, order Or
 	return answer, ""
 }
 
-// foreign is the answer where the body is about another order: no verdict on this
-// one, of which nothing is known. A wait that the shop asks for is honoured.
+// foreign is the answer if the body is about another order: no verdict on this one, of
+// which nothing is known. A wait that the shop asks for is honoured.
 func (c *Client) foreign(response *http.Response, said, about string) Answer {
 	outcome, _ := judge(response.StatusCode)
 	if outcome != Refused {
@@ -92,8 +92,8 @@ func (c *Client) foreign(response *http.Response, said, about string) Answer {
 	}
 }
 
-// refusal is the sentence for answers that make no order: a redirect's target
-// tells more than its body.
+// refusal is the sentence for answers without an order: a redirect's target says more
+// than its body.
 func (c *Client) refusal(said string, response *http.Response, quoted string) string {
 	if status := response.StatusCode; status >= 300 && status < 400 {
 		return c.detail(said+"; redirects are not followed", response.Header.Get("Location"))
@@ -136,7 +136,7 @@ func notKept(err error) string {
 	return "; its text is not kept: " + err.Error()
 }
 
-// quotable is the body where it came whole. The end of a cut one may be half a
+// quotable is the body if it is complete. The end of a cut one may be half a
 // credential, which could not be found.
 func quotable(body []byte, err error) string {
 	if err != nil {

@@ -18,8 +18,8 @@ type redactor struct {
 }
 
 // newRedactor prepares for the given credentials; none may be empty. The longer
-// is tried first, so that a key which begins the secret does not leave the
-// secret's end standing.
+// is tried first: if the key is the beginning of the secret, the secret's end would
+// otherwise be left.
 func newRedactor(credentials ...string) *redactor {
 	r := &redactor{plain: slices.Clone(credentials), escapes: `\%&`}
 	slices.SortFunc(r.plain, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
@@ -56,7 +56,7 @@ func escapedPattern(text string) string {
 	return b.String()
 }
 
-// in reports whether a credential stands in text.
+// in reports whether text contains a credential.
 func (r *redactor) in(text string) bool {
 	if strings.ContainsAny(text, r.escapes) {
 		return r.escaped.MatchString(text)
@@ -64,8 +64,8 @@ func (r *redactor) in(text string) bool {
 	return slices.ContainsFunc(r.plain, func(c string) bool { return strings.Contains(text, c) })
 }
 
-// redact replaces the credentials in text. Where putting the mask in makes a
-// credential anew, the whole text goes.
+// redact replaces the credentials in text. If the mask itself
+// completes a credential, the whole text is removed.
 func (r *redactor) redact(text string) string {
 	if !r.in(text) {
 		return text
@@ -111,9 +111,8 @@ func (r *redactor) redactHead(text string, limit int) string {
 	return b.String()
 }
 
-// oneLine makes text valid UTF-8 with single spaces, where white space and all
-// that does not print (control characters, marks that change the direction of
-// writing) stood.
+// oneLine makes text valid UTF-8, with single spaces in place of white space and of all
+// that does not print (control characters, marks that change the direction of writing).
 func oneLine(text string) string {
 	text = strings.ToValidUTF8(text, string(utf8.RuneError))
 	text = strings.Map(func(r rune) rune {

@@ -12,9 +12,9 @@ import (
 const maxRetryAfter = time.Hour
 
 // retryAfter reads Retry-After (RFC 9110 §10.2.3), whole seconds or a date, as
-// a wait between 0 and maxRetryAfter. A date is held against the answer's own
-// Date header where there is one, so that our clock need not agree with the
-// shop's. What is neither form, or lies in the past, counts as not said.
+// a wait between 0 and maxRetryAfter. A date is compared with the answer's own
+// Date header if there is one, so that our clock need not agree with the shop's. A
+// value in neither form, or in the past, counts as absent.
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	value := strings.TrimSpace(header.Get("Retry-After"))
 	if value == "" {

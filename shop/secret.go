@@ -6,14 +6,14 @@ import (
 	"log/slog"
 )
 
-// mask stands where a credential was. It has no letters, so that the usual
-// credential is no part of it.
+// mask replaces a credential. It has no letters, so that it contains no usual
+// credential.
 const mask = "***"
 
 // Secret is a string that is not printed: fmt, log/slog and encoding/json show
 // "***" for it, and nothing for an empty one. Convert it with string(s) to use
-// it. Two ways round it are fmt's own: it calls no method on a value that it
-// reaches through an unexported field, or under %p (which go vet refuses).
+// it. There are two ways round it: fmt calls no method on a value in an
+// unexported field, nor under %p (which go vet refuses).
 type Secret string
 
 // String returns the mask.

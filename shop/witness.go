@@ -12,18 +12,17 @@ import (
 //
 // net/http writes a request through a buffer, headers first. It reports
 // WroteHeaders when the last header is in the buffer, before it puts the body
-// there. So as long as that was not reported, the body, and with it customer and
-// SKU, is known to nobody: no order can have been made. Once it was, any byte
-// may be on its way; a write that failed with nothing written counts as left
-// too, since net/http does not tell.
+// there. Before that report, the body, and with it customer and SKU, has not left this
+// process: no order can have been made. After it, any byte may be on its way; a write
+// that failed with nothing written counts as left too, since net/http does not tell.
 //
 // RoundTrip returns an error only after the connection's writer has ended
 // (persistConn.mapRoundTripError in Go 1.26), so nothing leaves after the
 // witness was asked.
 //
-// It also knows an answer that was there before the order. net/http closes an
-// idle connection on which something comes, but for a moment, in which the next
-// request can take the connection and be given what was left over.
+// It also notices an answer that was there before the order. net/http closes an idle
+// connection on which something comes, but not at once: the next request can take the
+// connection before that, and be given what was left over.
 type witness struct {
 	left  atomic.Bool
 	stale atomic.Bool
@@ -31,7 +30,7 @@ type witness struct {
 }
 
 // watch makes net/http report to the witness. GetConn comes at the beginning of
-// each attempt; there is a second one only where nothing was written in the
+// each attempt; there is a second one only if nothing was written in the
 // first, on a reused connection that turned out to be closed.
 func (w *witness) watch(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -54,8 +53,8 @@ func (w *witness) took(info httptrace.GotConnInfo) {
 }
 
 // heard comes from the connection's reader, before it reads on. A connection with
-// a stale answer is closed at once: the right one may still come on it, and would
-// be taken for the answer to the order after this one.
+// a stale answer is closed at once: the right answer may still come on it, and would be
+// taken for the answer to the next order.
 func (w *witness) heard() {
 	if line := w.line.Load(); line != nil && line.state.Load() != lineAnswered {
 		w.stale.Store(true)
@@ -68,7 +67,7 @@ func (w *witness) heard() {
 // and is in doubt otherwise.
 func (w *witness) hangUp() {
 	if line := w.line.Load(); line != nil {
-		_ = line.Close() // nothing that is left on it is wanted
+		_ = line.Close() // what is left on it is not wanted
 	}
 }
 

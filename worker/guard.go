@@ -18,8 +18,8 @@ import (
 	"drayman/workflows"
 )
 
-// asked says which workflow asks for each activity. A Temporal server starts
-// activities also without a workflow, and for those of anybody.
+// asked says which type of workflow asks for each activity. A Temporal server starts
+// an activity also without a workflow, or for any workflow that names it.
 var asked = map[string]string{
 	"ClaimCharge":  workflows.ChargeSubscriptionName,
 	"PlaceOrder":   workflows.ChargeSubscriptionName,
@@ -39,9 +39,9 @@ const (
 	failureInput    = string(billing.CodeInvalid)
 )
 
-// registerGuarded registers the methods of the activities by name, to be carried out
-// only for the workflows that ask for them. Any other start fails for good, and so
-// does an input that cannot be read, which the SDK would try again for ever.
+// registerGuarded registers the methods of the activities by name. Each is carried out
+// only for the workflow that asks for it. Any other start fails for good, and so does
+// an input that cannot be read, which the SDK would try again without end.
 func registerGuarded(worker sdk.Worker, acts *activities.Activities) {
 	all := reflect.ValueOf(acts)
 	for i := range all.NumMethod() {
@@ -79,8 +79,8 @@ func mayAsk(name string, info activity.Info) error {
 	return nil
 }
 
-// teller logs each try of a local activity that fails with an error which is not of
-// the domain: it stands in no history before the last try.
+// teller logs each try of a local activity that fails with an error outside the domain.
+// No history shows such a try before the last one.
 type teller struct {
 	interceptor.WorkerInterceptorBase
 	log *slog.Logger

@@ -54,7 +54,7 @@ func TestWorkersBeginAnewWhenTheSDKGivesUp(t *testing.T) {
 	c, err := client.NewLazyClient(client.Options{HostPort: address, Namespace: namespace})
 	require.NoError(t, err)
 	defer c.Close()
-	workers := New(c, "", activities.New(nil, nil, activities.Policy{}, time.UTC, Starter(c, ""), log), time.Second)
+	workers := New(c, "", activities.New(activities.Config{Log: log}), time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run(ctx, c, namespace, log) }()

@@ -142,8 +142,9 @@ func TestStartedByHand_ActivitiesAreRefused(t *testing.T) {
 		{"SettleCharge", charge},
 		{"ClaimCharge", `{"installation":"the-installation-of-tests","require_eligible":true,"subscription_id":"s","period":"2026-11","request_id":"r"}`},
 		{"StartRun", `{"period":"2099-02","execution_id":"e","settings":{"page_size":1,"concurrency":1}}`},
-		{"ChargePage", `{"run":{"id":"2026-11/1","period":"2026-11"},"number":1,"up_to":"z","concurrency":1}`},
-		{"StartCharges", `{"run_id":"2026-11/1","period":"2026-11","ids":["s"]}`},
+		{"ChargePage", `{"run_id":"2026-11/1","period":"2026-11","number":1,"up_to":"z","concurrency":1}`},
+		{"WatchRun", `{"run_id":"2026-11/1","period":"2026-11","state":"running"}`},
+		{"Recall", `{"installation":"the-installation-of-tests"}`},
 	} {
 		for _, queue := range []string{workflows.Names("").TaskQueue(), workflows.Names("").OrderTaskQueue()} {
 			t.Run(of.activity+" "+of.input+" "+queue, func(t *testing.T) {

@@ -66,7 +66,7 @@ func setup(t *testing.T, policy activities.Policy) *bench {
 	b.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: workflows.Names("").ChargeWorkflowID("s", november(t)), TaskQueue: workflows.Names("").TaskQueue()})
 	b.env.SetTestTimeout(time.Minute)
 	b.env.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
-	b.env.RegisterActivity(activities.New(b.store, shopClient, policy, time.UTC, nil, slog.New(slog.DiscardHandler)))
+	b.env.RegisterActivity(activities.New(activities.Config{Store: b.store, Shop: shopClient, Policy: policy, Zone: time.UTC, Log: slog.New(slog.DiscardHandler)}))
 	return b
 }
 
@@ -230,7 +230,7 @@ func TestAShopThatIsNotIdempotentIsNotAskedAgainInDoubt(t *testing.T) {
 			b.shop.SetFaults(fault)
 			_, code := b.run(t)
 			require.Equal(t, billing.CodeChargeUnresolved, code)
-			require.Equal(t, activities.FailureInDoubt, b.inLedger(t).FailureCode)
+			require.Equal(t, billing.FailureInDoubt, b.inLedger(t).FailureCode)
 			require.Len(t, b.shop.Calls(), 1)
 		})
 	}

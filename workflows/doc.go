@@ -6,12 +6,31 @@
 //	ChargeSubscription   one order for one subscription and period
 //	BillingRun           a month: everyone who is due and not charged yet
 //	ScheduledRun         starts the BillingRun of the month of its nominal time
+//	Recall               puts back what a replaced database lacks
 //
 // names.go has the names, ids and policies that the API, the workers and the
 // tests share.
 //
-// The ledger decides whether a charge was made; a workflow id only makes it
-// single-flight while Temporal remembers it.
+// # Terms
+//
+//   - A page is a range of subscription ids that one activity charges. The pages in
+//     flight are those being charged; the queue has those that are not.
+//   - The run's row is the run in the database. The row decides: the workflow reads it
+//     and follows.
+//   - To begin anew is to continue as new with nothing but the run's row, because the
+//     database was replaced.
+//   - To drain is to begin no more pages, and to wait for those in flight.
+//
+// Package activities defines batch, slot, claim, hold and left-over; docs/product.md
+// has all terms.
+//
+// # Invariants
+//
+//   - The ledger decides whether a charge was made; a workflow id only makes it
+//     single-flight while Temporal remembers it.
+//   - A workflow that completes has charged. Any other outcome fails it, with the
+//     code as the failure's type.
+//   - What was sent is settled, also after a cancellation.
 //
 // The package imports activities and billing.
 package workflows

@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/testsuite"
+	sdk "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"drayman/activities"
 	"drayman/billing"
@@ -68,6 +69,7 @@ func TestChargesAreRecalled(t *testing.T) {
 			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
 			server.SetFaults(subscribeAll(t, cases, live, backup)...)
 			recordRun(t, live)
+			recordRun(t, backup)
 			temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
 			want := []string{}
 			for id, c := range cases {
@@ -82,20 +84,14 @@ func TestChargesAreRecalled(t *testing.T) {
 			ledger := func() []string {
 				return backup.Lines(t, `SELECT subscription_id || ' ' || request_id || ' ' || status FROM charge ORDER BY subscription_id COLLATE "C"`)
 			}
-			out, err := activities.RecallChargesOutput{}, error(nil)
-			require.EventuallyWithT(t, func(t *assert.CollectT) { // visibility may lag
-				out, err = recall()
-				assert.NoError(t, err)
-				assert.Equal(t, want, ledger())
-			}, time.Minute, 100*time.Millisecond)
+			recall()
+			require.Equal(t, want, ledger())
 			pending, err := backup.Open(t, nil).LeftOver(t.Context(), billing.LeftOverQuery{
-				RunID: november(t).String() + "/1", Period: november(t), By: out.By, Limit: len(cases),
+				RunID: november(t).String() + "/1", Period: november(t), All: true, Pages: "pages", Limit: len(cases),
 			})
 			require.NoError(t, err)
 			require.Equal(t, backup.Lines(t, "SELECT subscription_id FROM charge WHERE status = 'pending' ORDER BY 1"), append([]string{}, pending...))
-			out, err = recall()
-			require.NoError(t, err)
-			require.Zero(t, out.Recalled, "they are known now")
+			require.Zero(t, recall().Charges, "they are known now")
 			const orders = `SELECT subscription_id || customer_id || sku_id || shop_order FROM charge WHERE status = 'charged' ORDER BY 1`
 			require.Equal(t, live.Lines(t, orders), backup.Lines(t, orders))
 		})
@@ -164,27 +160,31 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	return request
 }
 
-// recaller returns a function that runs the activity over the database.
-func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy, log io.Writer) func() (activities.RecallChargesOutput, error) {
+// recaller returns a function that looks through the database as one that was replaced. A
+// worker of the database does it, on task queues of its own.
+func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace string, policy activities.Policy, log io.Writer) func() activities.RecallOutput {
 	t.Helper()
-	store := db.Open(t, nil)
-	run, err := store.StartRun(t.Context(), billing.RunStart{
-		Period: november(t), ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC,
+	acts := activities.New(activities.Config{
+		Store: db.Open(t, inNovember), Policy: policy, Zone: time.UTC, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Temporal: workflows.Temporal{Client: c, Namespace: namespace},
 	})
-	require.NoError(t, err)
-	acts := activities.New(store, nil, policy, time.UTC, nil, slog.New(slog.NewTextHandler(log, nil)))
-	activities.WithMemory(acts, workflows.Memory{Client: c, Namespace: namespace})
-	var suite testsuite.WorkflowTestSuite
-	suite.SetLogger(discard())
-	env := suite.NewTestActivityEnvironment()
-	env.SetTestTimeout(time.Minute)
-	env.RegisterActivity(acts)
-	return func() (out activities.RecallChargesOutput, err error) {
-		value, err := env.ExecuteActivity(acts.RecallCharges, activities.RecallChargesInput{Run: *run, Installation: db.Lines(t, "SELECT id FROM installation")[0]})
-		if err == nil {
-			err = value.Get(&out)
-		}
+	queue := "recall-" + uuid.NewString()
+	w := sdk.New(c, queue, sdk.Options{})
+	w.RegisterActivity(acts)
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, in activities.RecallInput) (out activities.RecallOutput, err error) {
+		ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
+		err = workflow.ExecuteActivity(ctx, acts.Recall, in).Get(ctx, &out)
 		return out, err
+	}, workflow.RegisterOptions{Name: "recall"})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	return func() (out activities.RecallOutput) {
+		db.Exec(t, "UPDATE installation SET recalled = 'another'")
+		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{TaskQueue: queue}, "recall",
+			activities.RecallInput{Installation: db.Lines(t, "SELECT id FROM installation")[0]})
+		require.NoError(t, err)
+		require.NoError(t, run.Get(t.Context(), &out))
+		return out
 	}
 }
 
@@ -203,13 +203,8 @@ func TestRecall_LeavesOutOtherInstallations(t *testing.T) {
 	chargeAs(t, temporal, server, "s", remembered{charged: true})
 
 	recallSame, recallOther := recaller(t, same, temporal, namespace, policy, io.Discard), recaller(t, other, temporal, namespace, policy, io.Discard)
-	require.Eventually(t, func() bool { // visibility may lag
-		out, err := recallSame()
-		return err == nil && out.Recalled == 1
-	}, time.Minute, 100*time.Millisecond)
-	out, err := recallOther()
-	require.NoError(t, err)
-	require.Zero(t, out.Recalled)
+	require.Equal(t, 1, recallSame().Charges)
+	require.Zero(t, recallOther().Charges)
 	require.Empty(t, other.Lines(t, "SELECT request_id FROM charge"))
 }
 
@@ -219,7 +214,6 @@ func TestRecallCharges_CorrectedStays(t *testing.T) {
 	for _, idempotent := range []bool{true, false} {
 		t.Run(fmt.Sprint("idempotent ", idempotent), func(t *testing.T) {
 			t.Parallel()
-			outer := t
 			policy := activities.Policy{Idempotent: idempotent, RetryFor: time.Hour, ShopTimeout: 5 * time.Second}
 			live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
 			server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
@@ -248,19 +242,14 @@ func TestRecallCharges_CorrectedStays(t *testing.T) {
 
 			var log bytes.Buffer
 			recall := recaller(t, backup, temporal, namespace, policy, &log)
-			require.EventuallyWithT(t, func(t *assert.CollectT) { // visibility may lag
-				_, err := recall()
-				assert.NoError(t, err)
-				assert.Equal(t, []string{"r-once charged", "second charged"}, backup.Lines(outer, ledger))
-			}, time.Minute, 100*time.Millisecond)
+			recall()
+			require.Equal(t, []string{"r-once charged", "second charged"}, backup.Lines(t, ledger))
 			require.NotContains(t, log.String(), "level=ERROR")
 
 			log = bytes.Buffer{}
 			recall = recaller(t, live, temporal, namespace, policy, &log)
 			for range 2 {
-				out, err := recall()
-				require.NoError(t, err)
-				require.Zero(t, out.Recalled)
+				require.Zero(t, recall().Charges)
 			}
 			require.Equal(t, corrected, live.Lines(t, ledger))
 			require.Empty(t, log.String())

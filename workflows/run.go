@@ -288,8 +288,11 @@ func (r *billingRun) read(run *billing.Run, err error) {
 	if r.stopsFor(err) {
 		return
 	}
-	if run.State == billing.RunRunning && r.state.Run.State != billing.RunRunning {
-		r.state.Bad, r.slowUntil = 0, time.Time{}
+	if run.State != r.state.Run.State {
+		r.refreshed = time.Time{} // what people see is no longer true
+		if run.State == billing.RunRunning {
+			r.state.Bad, r.slowUntil = 0, time.Time{}
+		}
 	}
 	r.state.Run = *run
 }
@@ -318,8 +321,8 @@ func (r *billingRun) refresh(ctx workflow.Context) {
 	if r.stopsFor(callLedger(ctx, "count", acts.Progress, r.named(), &progress)) {
 		return
 	}
-	r.progress, r.refreshed = progress, workflow.Now(ctx)
 	r.read(&progress.Run, nil)
+	r.progress, r.refreshed = progress, workflow.Now(ctx)
 	workflow.SetCurrentDetails(ctx, describe(progress, r.refreshed))
 }
 

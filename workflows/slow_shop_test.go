@@ -33,7 +33,7 @@ func startSmallWorker(t *testing.T, db modelstest.Database, server *shoptest.Ser
 	c, namespace := newNamespace(t)
 	log := slog.New(slog.DiscardHandler)
 	require.NoError(t, worker.Prepare(t.Context(), c, namespace, log))
-	acts := activities.WithCallsAtOnce(activities.New(db.Open(t, inNovember), shopClient, policy, time.UTC, nil, log), 1)
+	acts := activities.New(activities.Config{Store: db.Open(t, inNovember), Shop: shopClient, Policy: policy, Zone: time.UTC, Log: log, CallsAtOnce: 1})
 	flows := sdk.New(c, workflows.Names("").TaskQueue(), sdk.Options{MaxConcurrentLocalActivityExecutionSize: 2, LocalActivityWorkerOnly: true})
 	flows.RegisterWorkflowWithOptions(workflows.ChargeSubscription, workflow.RegisterOptions{Name: workflows.ChargeSubscriptionName})
 	retries := sdk.New(c, workflows.Names("").OrderTaskQueue(), sdk.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
@@ -94,7 +94,7 @@ func TestSlowShop_ACallUnderWayIsJoined(t *testing.T) {
 	store := db.Open(t, inNovember)
 	claim, err := store.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november(t), RequestID: "r-1"}, billing.ChargeOwner, true)
 	require.NoError(t, err)
-	acts := activities.New(store, shopClient, activities.Policy{Idempotent: true}, time.UTC, nil, slog.New(slog.DiscardHandler))
+	acts := activities.New(activities.Config{Store: store, Shop: shopClient, Policy: activities.Policy{Idempotent: true}, Zone: time.UTC, Log: slog.New(slog.DiscardHandler)})
 	answers := make(chan billing.Charge, 2)
 	for range 2 {
 		suite := testsuite.WorkflowTestSuite{}

@@ -15,7 +15,7 @@ type Call struct {
 	// At is when it came, UTC.
 	At        time.Time `json:"at"`
 	RequestID string    `json:"request_id"`
-	// Status is what it was answered, 0 where it was not (yet), or was cut.
+	// Status is the answer's; 0 if there is none yet, or the call was cut.
 	Status int `json:"status"`
 }
 

@@ -37,7 +37,7 @@ func (s *Shop) serveCalls(w http.ResponseWriter, r *http.Request) {
 	}{total, calls})
 }
 
-// limitOf reads ?limit=, and answers 400 itself where it is no number from 0 up.
+// limitOf reads ?limit=, and answers 400 itself if it is no number from 0 up.
 func limitOf(w http.ResponseWriter, r *http.Request) (limit int, ok bool) {
 	text := r.URL.Query().Get("limit")
 	if text == "" {
@@ -55,7 +55,7 @@ func (s *Shop) serveFaults(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, s.faults.list())
 }
 
-// replaceFaults takes all of a list or nothing of it.
+// replaceFaults accepts a whole list or none of it.
 func (s *Shop) replaceFaults(w http.ResponseWriter, r *http.Request) {
 	var faults []Fault
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFaults))

@@ -1,11 +1,11 @@
-// Package shoptest is a fake shop: an HTTP server with an order book, and faults
-// to order. Tests start it with [Start]; the development program runs a [Shop]
+// Package shoptest is a fake shop: an HTTP server with an order book, and with faults
+// that a test sets. Tests start it with [Start]; the development program runs a [Shop]
 // as a server of its own.
 //
 // # What it owns
 //
-// POST /order/{request_id} as the real shop offers it, and, to look into it and
-// to disturb it:
+// POST /order/{request_id} as the real shop offers it, and, to read and to disturb
+// it:
 //
 //	GET    /orders   the order book, newest first (?customer_id= ?request_id= ?limit=)
 //	GET    /calls    the calls seen, newest first (?limit=)
@@ -23,7 +23,7 @@
 //
 // # Invariants
 //
-//   - An order is in the book, and in the journal where there is one, before
+//   - An order is in the book, and in the journal if there is one, before
 //     its call is answered; and a call's status is in the log before the answer
 //     leaves. So a test that has the answer sees both.
 //   - Identical calls at the same time book one order: one is answered 201, the

@@ -121,8 +121,8 @@ func (f Fault) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON reads Delay as text, and takes no unknown fields: a misspelt
-// matcher would make a fault hit every call.
+// UnmarshalJSON reads Delay as text, and refuses unknown fields: with a misspelt
+// matcher, a fault would act on every call.
 func (f *Fault) UnmarshalJSON(data []byte) error {
 	var in struct {
 		plainFault

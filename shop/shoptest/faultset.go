@@ -48,8 +48,7 @@ func (s *faultSet) list() []Fault {
 	return faults
 }
 
-// take returns the first fault for a call, and counts it; false where there is
-// none.
+// take returns the first fault for a call, and counts it; false if there is none.
 func (s *faultSet) take(requestID string, order orderBody) (Fault, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,8 +71,8 @@ func (r *rule) drawn(customerID string) bool {
 	return share(r.Seed, customerID)*100 < r.Percent
 }
 
-// share puts a customer at a place in [0, 1) that depends on nothing but seed
-// and id, evenly spread.
+// share maps a customer to a place in [0, 1), evenly spread, which depends on seed and
+// id alone.
 func share(seed uint64, customerID string) float64 {
 	sum := sha256.Sum256(append(binary.BigEndian.AppendUint64(nil, seed), customerID...))
 	return float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)

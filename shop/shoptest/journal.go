@@ -28,7 +28,7 @@ func openJournal(path string, add func(Order)) (*journal, error) {
 		return nil, errors.Join(fmt.Errorf("shoptest: read the journal %s: %w", path, err), file.Close())
 	}
 	if err := file.Truncate(j.size); err != nil {
-		return nil, errors.Join(fmt.Errorf("shoptest: mend the journal: %w", err), file.Close())
+		return nil, errors.Join(fmt.Errorf("shoptest: repair the journal: %w", err), file.Close())
 	}
 	return j, nil
 }
@@ -55,8 +55,8 @@ func (j *journal) load(add func(Order)) error {
 	}
 }
 
-// append writes one order. A line that was written in part is written over by
-// the next, and cut off where it can be.
+// append writes one order. A line that was written in part is cut off if possible,
+// and is otherwise overwritten by the next.
 func (j *journal) append(order Order) error {
 	line, err := json.Marshal(order)
 	if err != nil {

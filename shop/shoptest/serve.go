@@ -17,7 +17,7 @@ const (
 	maxCustomerID = 36       // characters
 )
 
-// reply is what a call is answered. Status 0 closes the connection instead.
+// reply is the answer to a call. Status 0 closes the connection instead.
 type reply struct {
 	status     int
 	body       any    // written as JSON, unless
@@ -33,7 +33,7 @@ type orderBody struct {
 	sku        int
 }
 
-// serveOrder logs the call's end before the answer leaves, so that whoever has
+// serveOrder logs the call's end before the answer leaves, so that a caller that has
 // the answer finds it in the log.
 func (s *Shop) serveOrder(w http.ResponseWriter, r *http.Request) {
 	mark := s.calls.begin(r.PathValue("request_id"), s.options.Now())
@@ -104,7 +104,7 @@ func readOrder(body io.Reader) (orderBody, error) {
 }
 
 // place books and answers with the order: 201 for a new one, 200 for one that
-// was there, 422 where the request id was used for something else.
+// was there, 422 if the request id was used for something else.
 func (s *Shop) place(requestID string, body orderBody) reply {
 	order, what, err := s.book.place(requestID, body.customerID, body.sku, s.options.Now())
 	if err != nil {

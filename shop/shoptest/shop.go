@@ -11,10 +11,10 @@ import (
 // Options say how the fake shop behaves.
 type Options struct {
 	// APIKey and APISecret are what calls must carry in x-api-key and
-	// x-api-secret. Where one is empty, its header may hold anything but nothing.
+	// x-api-secret. If one is empty, its header may have any value, but not be absent.
 	APIKey, APISecret string
-	// Journal is the path of the file that keeps the order book, made where it
-	// is missing. Empty: the book lives in memory.
+	// Journal is the path of the file that keeps the order book. It is made if it
+	// is missing. Empty: the book is in memory.
 	Journal string
 	// NewOrderPerCall books an order at each call, even under a request id that
 	// was used: a shop that is not idempotent.
@@ -22,7 +22,7 @@ type Options struct {
 	// Guard says whom the shop serves; its zero value fits a server on loopback.
 	Guard guard.Policy
 	// FoldCase compares request ids without case, as some shops do: a call whose id
-	// differs in case alone gets the order that is there, whosever it is.
+	// differs in case alone gets the order that is there, whoever it belongs to.
 	FoldCase bool
 	// Now is the clock for times of orders and calls; nil means time.Now.
 	Now func() time.Time
