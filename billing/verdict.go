@@ -94,3 +94,11 @@ func inOneLine(text string) string {
 		return r
 	}, text)
 }
+
+// ChargeWithdrawn is the answer to a request under a request id that was withdrawn.
+func ChargeWithdrawn(c *Charge) *Error {
+	return &Error{
+		Code: CodeRequestIDReused, Charge: c,
+		Detail: fmt.Sprintf("request id %q was withdrawn before anything was ordered under it; use a new one", c.RequestID),
+	}
+}
