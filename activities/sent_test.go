@@ -234,3 +234,91 @@ func TestPlaceOrder_Withdrawn(t *testing.T) {
 		require.Empty(t, b.shop.Calls())
 	})
 }
+
+// page charges all of a month in one page of the run 2026-11/1.
+func (b *bench) page(t *testing.T, run billing.Run) activities.ChargePageOutput {
+	t.Helper()
+	value, err := b.ExecuteActivity(b.acts.ChargePage, activities.ChargePageInput{Run: run, Number: 1, UpTo: "z", Concurrency: 2, Installation: ours})
+	require.NoError(t, err)
+	var out activities.ChargePageOutput
+	require.NoError(t, value.Get(&out))
+	return out
+}
+
+// A page lets go of what did not go through, and clears the time of sending where its
+// call, the first one, certainly made no order.
+func TestChargePage_ClearsWhatIsCertain(t *testing.T) {
+	t.Parallel()
+	for name, answer := range answers {
+		for _, idempotent := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
+					b := setup(t, db, idempotent)
+					run := b.record(t, billing.RunRunning, modelstest.Long.AddDate(0, 1, 0))
+					b.shop.SetFaults(answer.fault)
+					b.page(t, run)
+					for _, line := range db.Lines(t, "SELECT status || CASE WHEN sent_at IS NULL THEN '' ELSE ' sent' END || CASE WHEN claimed_until IS NULL THEN '' ELSE ' held' END FROM charge") {
+						switch {
+						case answer.certain:
+							require.Equal(t, "pending", line)
+						case idempotent:
+							require.Equal(t, "pending sent", line)
+						default:
+							require.Equal(t, "unresolved sent", line)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A page that runs again finds its claims. What an earlier try may have sent stays in
+// doubt, however certain the answer to this one is.
+func TestChargePage_ASecondTry(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name             string
+		idempotent, sent bool // by the earlier try, for all that the ledger says
+		status           int  // of the shop, 0: it charges
+		want             string
+	}{
+		{"idempotent, maybe sent, 429", true, true, http.StatusTooManyRequests, "pending sent"},
+		{"idempotent, maybe sent, charged", true, true, 0, "charged sent"},
+		{"idempotent, released, 429", true, false, http.StatusTooManyRequests, "pending"},
+		{"idempotent, released, 503", true, false, http.StatusServiceUnavailable, "pending sent"},
+		{"idempotent, released, charged", true, false, 0, "charged sent"},
+		{"maybe sent", false, true, 0, "unresolved sent"},
+		{"released, 429", false, false, http.StatusTooManyRequests, "pending"},
+		{"released, 503", false, false, http.StatusServiceUnavailable, "unresolved sent"},
+		{"released, charged", false, false, 0, "charged sent"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
+				b := setup(t, db, c.idempotent)
+				run := b.record(t, billing.RunRunning, modelstest.Long.AddDate(0, 1, 0))
+				page, err := b.store.ClaimPage(t.Context(), billing.PageClaim{
+					RunID: run.ID, Owner: "billing-run/2026-11/1 page 1", Period: november, UpTo: "s", Limit: 1, HeldFor: time.Minute,
+				})
+				require.NoError(t, err)
+				require.Len(t, page.Charges, 1)
+				if !c.sent {
+					require.NoError(t, b.store.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page.Charges[0], NotOrdered: true}}))
+				}
+				if c.status != 0 {
+					b.shop.SetFaults(shoptest.Fault{Status: c.status})
+				}
+				db.Exec(t, "DELETE FROM subscription_status_history WHERE subscription_id = 't'")
+				b.page(t, run)
+				require.Equal(t, []string{c.want}, db.Lines(t, "SELECT status || CASE WHEN sent_at IS NULL THEN '' ELSE ' sent' END FROM charge"))
+				calls := 1
+				if !c.idempotent && c.sent {
+					calls = 0
+				}
+				require.Len(t, b.shop.Calls(), calls)
+			})
+		})
+	}
+}
