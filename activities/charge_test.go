@@ -63,7 +63,7 @@ func (b *bench) claim(t *testing.T, subscription string, id billing.RequestID, o
 }
 
 func (b *bench) place(c billing.Charge) (out billing.Charge, err error) {
-	value, err := b.ExecuteActivity(b.acts.PlaceOrder, activities.PlaceOrderInput{Installation: ours, Charge: c})
+	value, err := b.ExecuteActivity(b.acts.PlaceOrder, activities.PlaceOrderInput{Installation: ours, Charge: c, Unsent: true})
 	if err == nil {
 		err = value.Get(&out)
 	}

@@ -201,6 +201,8 @@ func (a *api) afterWorkflow(ctx context.Context, req billing.ChargeRequest, ende
 	case failure != nil && same != nil && same.Status == billing.Unresolved:
 		failure.Charge = same
 		return nil, knownProblem(failure)
+	case failure != nil && open == nil && same != nil && same.Status == billing.Withdrawn:
+		return nil, knownProblem(billing.ChargeWithdrawn(same))
 	case failure == nil && errors.As(ended, new(*temporal.WorkflowExecutionError)):
 		a.log.WarnContext(ctx, "a charge was interrupted", "error", ended)
 		return nil, newProblem(codeChargeInterrupted,

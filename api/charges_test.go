@@ -411,3 +411,30 @@ func (s *system) requireNothingStarted(t *testing.T) {
 	require.Zero(t, s.workflowCount(t), "a workflow was started")
 	require.Empty(t, s.shop.Calls(), "the shop was asked")
 }
+
+// Who works on a charge, and until when, is not the caller's business.
+func TestCharges_DoNotShowWhoWorksOnThem(t *testing.T) {
+	db := modelstest.SQLite(t)
+	s := setup(t, db, options{})
+	db.AddClub(t, 1, 7)
+	db.AddSubscription(t, "s", 1, "anna")
+	db.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, run_id, customer_id, sku_id, created_at)
+		VALUES ('r', 's', '2026-10', 'pending', 'hidden owner', '2047-01-01 00:00:00.000000', '2026-10/1', 'anna', 7, '2026-10-01 00:00:00.000000')`)
+	correction := `{"request_ids": ["r"], "outcome": "declined", "note": "n"}`
+	for _, status := range []string{"pending", "unresolved", "charged", "declined", "withdrawn"} {
+		db.Exec(t, "UPDATE charge SET status = $1", status)
+		for _, call := range [][3]string{
+			{http.MethodGet, "/subscription/s/charges"},
+			{http.MethodGet, "/subscription/s/charges/2026-10"},
+			{http.MethodGet, "/subscription/s"},
+			{http.MethodPost, "/subscription/s/charges/2026-10/resolve", `{"outcome": "charged", "note": "n"}`},
+			{http.MethodPost, "/subscription/s/charges/2026-10/correct", `{"outcome": "declined", "note": "n"}`},
+			{http.MethodPost, "/charges/correct", correction},
+		} {
+			answer, err := s.try(call[0], call[1], call[2])
+			require.NoError(t, err)
+			require.NotContains(t, answer.Raw, "hidden owner", call)
+			require.NotContains(t, answer.Raw, "2047", call)
+		}
+	}
+}

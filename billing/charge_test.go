@@ -1,6 +1,8 @@
 package billing_test
 
 import (
+	"encoding/json"
+	"reflect"
 	"testing"
 	"time"
 
@@ -59,6 +61,10 @@ func TestDecide(t *testing.T) {
 		"pending under another id":     {open: charge("q", billing.Pending), step: billing.StepJoin, found: "q"},
 		"pending, cancelled since":     {open: charge("q", billing.Pending), change: cancelled, step: billing.StepJoin, found: "q"},
 		"pending, deleted since":       {open: charge("q", billing.Pending), change: deleted, step: billing.StepJoin, found: "q"},
+		"withdrawn under this id":      {same: charge("r", billing.Withdrawn), code: billing.CodeRequestIDReused},
+		"withdrawn, cancelled since":   {same: charge("r", billing.Withdrawn), change: cancelled, code: billing.CodeRequestIDReused},
+		"withdrawn, charged there":     {same: charge("r", billing.Withdrawn), open: charge("q", billing.Charged), step: billing.StepAnswer, found: "q"},
+		"withdrawn, pending there":     {same: charge("r", billing.Withdrawn), open: charge("q", billing.Pending), step: billing.StepJoin, found: "q"},
 		"unresolved":                   {open: charge("q", billing.Unresolved), step: billing.StepResume, found: "q"},
 		"unresolved, cancelled since":  {open: charge("q", billing.Unresolved), change: cancelled, step: billing.StepResume, found: "q"},
 	} {
@@ -92,7 +98,7 @@ func TestDecide(t *testing.T) {
 // there and whatever there is here.
 func TestDecideRefusesAReusedRequestID(t *testing.T) {
 	t.Parallel()
-	for _, status := range []billing.ChargeStatus{billing.Pending, billing.Charged, billing.Declined, billing.Unresolved} {
+	for _, status := range []billing.ChargeStatus{billing.Pending, billing.Charged, billing.Declined, billing.Unresolved, billing.Withdrawn} {
 		for _, open := range []*billing.Charge{nil, charge("q", billing.Charged), charge("q", billing.Pending), charge("q", billing.Unresolved)} {
 			elsewhere, earlier := charge("r", status), charge("r", status)
 			elsewhere.SubscriptionID, earlier.Period = "S", december
@@ -240,4 +246,54 @@ func TestDecideNeverPlacesWhatMayBeAnOrderAlready(t *testing.T) {
 			require.Equal(t, november, found.Period)
 		}
 	})
+}
+
+// Whatever a workflow hands to an activity arrives there.
+func TestCharge_NothingVanishesInJSON(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 1, 12, 0, 0, 123_456_000, time.UTC)
+	full := billing.Charge{
+		RequestID: "r", SubscriptionID: "s", Period: november, Status: billing.Pending, Attempts: 1, ClubID: 2, CustomerID: "c", SKU: 3,
+		Order: json.RawMessage(`{}`), FailureCode: "f", FailureDetail: "d", ResolvedBy: "b", ResolvedNote: "n", CreatedAt: at, SettledAt: &at,
+		Owner: "o", ClaimedUntil: at, RunID: "2026-11/1", SentAt: at, Installation: "i", StatusRow: "h", ClubStatusRow: "k",
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[billing.Charge]()) {
+		require.False(t, reflect.ValueOf(full).FieldByIndex(field.Index).IsZero(), "the test lacks %s", field.Name)
+	}
+	text, err := json.Marshal(full)
+	require.NoError(t, err)
+	var back billing.Charge
+	require.NoError(t, json.Unmarshal(text, &back))
+	require.Equal(t, full, back)
+
+	asked := billing.ChargeRequest{
+		SubscriptionID: "s", Period: november, RequestID: "r", RequireEligible: true, RunID: "2026-11/1", Installation: "i", Remembered: "q",
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[billing.ChargeRequest]()) {
+		require.False(t, reflect.ValueOf(asked).FieldByIndex(field.Index).IsZero(), "the test lacks %s", field.Name)
+	}
+	text, err = json.Marshal(asked)
+	require.NoError(t, err)
+	var read struct {
+		billing.ChargeRequest
+		ClubID int `json:"club_id"`
+	}
+	require.NoError(t, billing.DecodeStrict(append([]byte(`{"club_id":7,`), text[1:]...), &read, "subscription_id", "period", "club_id"))
+	require.Equal(t, asked, read.ChargeRequest)
+	require.Equal(t, 7, read.ClubID)
+	err = billing.DecodeStrict([]byte(`{"ChargeRequest":{}}`), &read)
+	require.ErrorContains(t, err, "there is no field")
+	err = billing.DecodeStrict([]byte(`{"subscription_id":7}`), &read)
+	require.ErrorContains(t, err, "subscription_id must be a text")
+	err = billing.DecodeStrict([]byte(`{"subscription_id":null}`), &read)
+	require.ErrorContains(t, err, "subscription_id must not be null")
+}
+
+func TestChargeStatus_Stands(t *testing.T) {
+	t.Parallel()
+	for status, stands := range map[billing.ChargeStatus]bool{
+		billing.Pending: true, billing.Charged: true, billing.Unresolved: true, billing.Declined: false, billing.Withdrawn: false,
+	} {
+		require.Equal(t, stands, status.Stands(), status)
+	}
 }

@@ -22,7 +22,12 @@
 //
 //   - At most one charge per subscription and period is pending, charged or
 //     unresolved. Declined and withdrawn ones are history.
-//   - A request id belongs to one subscription and period, always.
+//   - A charge without a time of sending ([Charge].SentAt) has certainly made no
+//     order, and no call for it is under way. Every claim sets the time. Whoever takes
+//     a claim over, or asks for permission to send, moves a time that is set by a microsecond,
+//     so that only the last one to have done so can clear it: after its own call,
+//     which certainly made no order, and only if nobody can have called before.
+//   - A request id belongs to one subscription and period always.
 //   - [Decide] is the one place that says what a charge request comes to. The
 //     API asks it before it starts a workflow, so that bad input never reaches
 //     Temporal; the claim asks it again under a lock, and that answer counts.

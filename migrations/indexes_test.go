@@ -59,7 +59,7 @@ var planned = []struct{ name, query, postgres, sqlite string }{
 	},
 	{
 		"the charges of a subscription",
-		`SELECT request_id FROM charge WHERE subscription_id = '7' ORDER BY period DESC, created_at DESC, request_id DESC`,
+		`SELECT request_id FROM charge WHERE subscription_id = '7' ORDER BY period DESC`,
 		"charge_once",
 		"INDEX charge_once (subscription_id=?)",
 	},

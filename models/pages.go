@@ -39,7 +39,7 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 		named := pageArguments(in, run.CutOff, now)
 		var found []string
 		err = tx.Raw(s.sql(`SELECT s.id FROM subscription s
-			WHERE s.id COLLATE "C" > @after AND s.id COLLATE "C" <= @upto AND `+notOpenYet+` AND `+untried+` AND `+isDue+`
+			WHERE s.id COLLATE "C" > @after AND s.id COLLATE "C" <= @upto AND `+isUntried+` AND `+isDue+`
 			ORDER BY s.id COLLATE "C" LIMIT @limit`), named...).Scan(&found).Error
 		if err != nil {
 			return fmt.Errorf("finding the next of a page: %w", err)
@@ -109,11 +109,13 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 		StatusRow       string
 		ClubStatusRow   string
 	}
-	err := tx.Raw(s.sql(`SELECT s.id, s.club_id, s.customer_store_id AS customer_store_id, k.store_sku AS store_sku,
-				`+subscriptionStatusRowAt+` AS status_row, `+strings.ReplaceAll(clubStatusRowAt, "c.id", "k.id")+` AS club_status_row,
+	// The clubs are few: their rows are found once.
+	err := tx.Raw(s.sql(`WITH decided AS MATERIALIZED (SELECT c.id AS club_id, `+clubStatusRowAt+` AS row_id FROM club c)
+			SELECT s.id, s.club_id, s.customer_store_id AS customer_store_id, k.store_sku AS store_sku,
+				`+subscriptionStatusRowAt+` AS status_row, j.row_id AS club_status_row,
 				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL) AS declined
-			FROM subscription s JOIN club k ON k.id = s.club_id
-			WHERE s.id IN @ids AND `+isChargeable+` AND `+notOpenYet+` AND `+untried+` AND `+isDue),
+			FROM subscription s JOIN club k ON k.id = s.club_id JOIN decided j ON j.club_id = s.club_id
+			WHERE s.id IN @ids AND `+isChargeable+` AND `+isUntried+` AND `+isDue),
 		append(pageArguments(in, cutOff, now), sql.Named("ids", ids))...).Scan(&rows).Error
 	charges := make([]billing.Charge, 0, len(rows))
 	for _, r := range rows {
@@ -166,7 +168,8 @@ func batchColumns(of reflect.Type, column func(name, kind string) string) (colum
 		case t == reflect.TypeFor[bool]():
 			kind = "boolean"
 		}
-		columns = append(columns, column(field.Tag.Get("json"), kind))
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		columns = append(columns, column(name, kind))
 	}
 	return columns
 }

@@ -456,6 +456,11 @@ func TestOwnClaims(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, left, "both are the page's")
 		require.NoError(t, b.SettlePage(t.Context(), placed(own), false), "held no longer")
+		require.Equal(t, billing.StepJoin, b.claim(t, "x", billing.ChargeOwner).Step, "not by who knows another time of sending")
+		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1")
+		require.NoError(t, err)
+		require.Zero(t, own[0].SentAt)
+		require.NoError(t, b.SettlePage(t.Context(), placed(own), false), "held no longer")
 		b.claim(t, "x", billing.ChargeOwner)
 		own, err = b.OwnClaims(t.Context(), thisRun.ID, "page 1")
 		require.NoError(t, err)
@@ -566,4 +571,178 @@ func TestWhoComesBetweenPlanAndClaim(t *testing.T) {
 		claimed, _ := walk(t, b.Store, pageOf("", ends[0], 2))
 		require.Equal(t, []string{"a", "s", "t", "u"}, subscriptions(claimed))
 	})
+}
+
+// What decided at the claim is kept, whatever is written or deleted later.
+func TestClaim_KeepsTheRowsThatDecided(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		b.AddSubscription(t, "t", 1, "x")
+		row := func(id string, status int, effect int) billing.Change {
+			return billing.Change{ID: id, StatusID: status, EffectDate: new(day(effect)), CreateDate: new(day(effect))}
+		}
+		for _, s := range []string{"s", "t"} {
+			b.AddChanges(t, s, row(s+"-cancelled", 2, -3), row(s+"-active", 1, -2), row(s+"-later", 2, 3))
+		}
+		b.AddClubChanges(t, 1, row("club-inactive", 3, -3), row("club-active", 1, -2), row("club-later", 3, 3))
+		single := b.claim(t, "r", "o").Charge
+		page := claimPage(t, b.Store, pageOf("s", last, 10)).Charges
+		require.Len(t, page, 1)
+
+		b.Exec(t, "DELETE FROM subscription_status_history WHERE id LIKE '%-active'")
+		b.Exec(t, "DELETE FROM club_status_history WHERE id LIKE '%-active'")
+		b.AddChanges(t, "s", row("s-now", 1, -1))
+		b.clock.set(day(5))
+		require.NoError(t, b.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page[0]}}))
+		b.claim(t, "r-2", "another")
+
+		for _, of := range []billing.Charge{*single, page[0]} {
+			stands, err := b.Charge(t.Context(), of.SubscriptionID, november)
+			require.NoError(t, err)
+			for _, c := range []billing.Charge{of, *stands} {
+				require.Equal(t, of.SubscriptionID+"-active", c.StatusRow)
+				require.Equal(t, "club-active", c.ClubStatusRow)
+			}
+		}
+	})
+}
+
+// withdraw has a charge withdrawn. Nothing of ours does it yet.
+func (b bundle) withdraw(t *testing.T, id billing.RequestID) {
+	t.Helper()
+	b.Exec(t, "UPDATE charge SET status = 'withdrawn', claimed_until = NULL, settled_at = $1 WHERE request_id = $2", day(0), string(id))
+}
+
+// A withdrawn charge is history: the month is free, under another request id.
+func TestWithdrawn_IsHistory(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		b.claim(t, "r", "o")
+		b.withdraw(t, "r")
+
+		_, err := b.ClaimCharge(t.Context(), request("r"), "o", true)
+		require.Equal(t, billing.CodeRequestIDReused, billing.CodeOf(err), "%v", err)
+		require.ErrorContains(t, err, "withdrawn")
+		permitted, _, err := b.PermitSending(t.Context(), "r", day(0), "")
+		require.NoError(t, err)
+		require.False(t, permitted)
+		require.NoError(t, b.NotOrdered(t.Context(), "r", day(0)))
+		standing, err := b.Standing(t.Context(), november, []string{"s"})
+		require.NoError(t, err)
+		require.Empty(t, standing)
+		require.Equal(t, []string{"s"}, eligible(t, b.Store, billing.EligibleQuery{At: day(0), CutOff: day(0), Uncharged: november}))
+		due, err := b.CountDue(t.Context(), november, day(0))
+		require.NoError(t, err)
+		require.Equal(t, 1, due)
+		changed, err := b.ChangeStatus(t.Context(), "s", billing.StatusChange{Status: billing.Active})
+		require.NoError(t, err)
+		require.Nil(t, changed.InProgress)
+		run, err := b.RunByID(t.Context(), thisRun.ID)
+		require.NoError(t, err)
+		report, err := b.Report(t.Context(), *run)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Totals[billing.ClassMissing])
+		left, err := b.LeftOver(t.Context(), leftOver)
+		require.NoError(t, err)
+		require.Empty(t, left)
+
+		// No outcome reaches it any more, and an order of it is told.
+		late := billing.Charge{RequestID: "r", SubscriptionID: "s", Period: november, Status: billing.Charged, CustomerID: "anna", SKU: 7, CreatedAt: day(0)}
+		_, err = b.SettleCharge(t.Context(), late)
+		require.Equal(t, billing.CodeLedgerConflict, billing.CodeOf(err), "%v", err)
+		require.Equal(t, billing.Withdrawn, b.settle(t, late, billing.Unresolved).Status)
+		put, err := b.PutBack(t.Context(), late)
+		require.NoError(t, err)
+		require.False(t, put)
+		stands, err := b.Charge(t.Context(), "s", november)
+		require.NoError(t, err)
+		require.Equal(t, billing.Withdrawn, stands.Status)
+		_, err = b.Resolve(t.Context(), billing.Resolution{SubscriptionID: "s", Period: november, Outcome: billing.Charged, Note: "n"})
+		require.Equal(t, billing.CodeChargeNotUnresolved, billing.CodeOf(err), "%v", err)
+		for _, correction := range []billing.Correction{
+			{RequestIDs: []billing.RequestID{"r"}, Outcome: billing.Charged, Note: "n"},
+			{SubscriptionID: "s", Period: november, Outcome: billing.Charged, Note: "n"},
+		} {
+			_, err = b.Correct(t.Context(), correction)
+			require.Equal(t, billing.CodeChargeNotSettled, billing.CodeOf(err), "%v", err)
+		}
+
+		// A new attempt; a charge that stands is shown and corrected before it.
+		second := b.claim(t, "r-2", "o").Charge
+		require.Equal(t, billing.StepPlace, b.claim(t, "r", "o").Step, "any id joins the one that stands")
+		b.settle(t, *second, billing.Charged)
+		stands, err = b.Charge(t.Context(), "s", november)
+		require.NoError(t, err)
+		require.Equal(t, billing.RequestID("r-2"), stands.RequestID)
+		_, err = b.Correct(t.Context(), billing.Correction{SubscriptionID: "s", Period: november, Outcome: billing.Declined, Note: "n"})
+		require.NoError(t, err)
+	})
+}
+
+// The run whose claim was withdrawn does not try again; the next one does, under the next
+// request id.
+func TestWithdrawn_IsTriedByTheNextRun(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		in := pageOf("", last, 10)
+		claimed, _ := walk(t, b.Store, in)
+		require.Len(t, claimed, 1)
+		b.withdraw(t, claimed[0].RequestID)
+		again, _ := walk(t, b.Store, in)
+		require.Empty(t, again)
+		_, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: thisRun.ID}, "o", true)
+		require.Equal(t, billing.CodeRequestIDReused, billing.CodeOf(err), "%v", err)
+		counts, err := b.RunCounts(t.Context(), thisRun.ID)
+		require.NoError(t, err)
+		require.Zero(t, counts.Tried())
+
+		in.RunID = "2026-11/9"
+		recordRun(t, b.Database, in.RunID, day(0))
+		next, _ := walk(t, b.Store, in)
+		require.Len(t, next, 1)
+		require.Equal(t, billing.RequestID("2026-11-s-2"), next[0].RequestID)
+		b.withdraw(t, next[0].RequestID)
+		recordRun(t, b.Database, "2026-11/10", day(0))
+		claim, err := b.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november, RunID: "2026-11/10"}, "o", true)
+		require.NoError(t, err)
+		require.Equal(t, billing.RequestID("2026-11-s-3"), claim.Charge.RequestID)
+	})
+}
+
+// Claims that nobody holds are for whoever takes them over, as not sent.
+func TestClaimPage_Unheld(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		in := pageOf("", last, 10)
+		in.Unheld = true
+		require.Zero(t, claimPage(t, b.Store, in).Charges[0].SentAt)
+		require.Equal(t, map[string]string{"s": "pending page 1"}, rows(t, b))
+		b.clock.set(day(1))
+		claim := b.claim(t, "x", billing.ChargeOwner)
+		require.Equal(t, billing.StepPlace, claim.Step)
+		require.True(t, claim.Unsent)
+		require.Equal(t, day(1), claim.Charge.SentAt)
+		require.Equal(t, map[string]string{"s": "pending charge sent"}, rows(t, b))
+	})
+}
+
+// Settling must not touch the indexes: the new version of a row stays on its page.
+func TestSettlePage_LeavesTheIndexesAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t, modelstest.Postgres(t))
+	recordRun(t, b.Database, thisRun.ID, day(0))
+	b.Exec(t, "DROP INDEX charge_by_run")
+	const many = 200
+	for n := range many {
+		b.AddSubscription(t, fmt.Sprintf("t-%03d", n), 1, "x")
+	}
+	claimed := claimPage(t, b.Store, pageOf("s", last, many)).Charges
+	require.Len(t, claimed, many)
+	for i := range claimed {
+		claimed[i].Status, claimed[i].Order = billing.Charged, json.RawMessage(`"`+strings.Repeat("x", 200)+`"`)
+	}
+	require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
+	require.Eventually(t, func() bool {
+		return b.Lines(t, "SELECT n_tup_upd || ' ' || n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'charge'")[0] == "200 200"
+	}, 10*time.Second, 50*time.Millisecond, "updates and HOT updates")
 }

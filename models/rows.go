@@ -72,23 +72,23 @@ type chargeRow struct {
 	Period          string     `json:"period"`
 	Status          string     `json:"status"`
 	Owner           string     `json:"owner"`
-	ClaimedUntil    *timestamp `json:"claimed_until"`
-	SentAt          *timestamp `json:"sent_at"`
+	ClaimedUntil    *timestamp `json:"claimed_until,omitempty"`
+	SentAt          *timestamp `json:"sent_at,omitempty"`
 	Attempts        int        `json:"attempts"`
-	RunID           *string    `json:"run_id"`
-	Installation    *string    `json:"installation"`
-	StatusRowID     *string    `json:"status_row_id"`
-	ClubStatusRowID *string    `json:"club_status_row_id"`
-	ClubID          *int       `json:"club_id"`
+	RunID           *string    `json:"run_id,omitempty"`
+	Installation    *string    `json:"installation,omitempty"`
+	StatusRowID     *string    `json:"status_row_id,omitempty"`
+	ClubStatusRowID *string    `json:"club_status_row_id,omitempty"`
+	ClubID          *int       `json:"club_id,omitempty"`
 	CustomerID      string     `json:"customer_id"`
 	SKUID           int        `gorm:"column:sku_id" json:"sku_id"`
-	ShopOrder       *string    `json:"shop_order"`
-	FailureCode     *string    `json:"failure_code"`
-	FailureDetail   *string    `json:"failure_detail"`
-	ResolvedBy      *string    `json:"resolved_by"`
-	ResolvedNote    *string    `json:"resolved_note"`
+	ShopOrder       *string    `json:"shop_order,omitempty"`
+	FailureCode     *string    `json:"failure_code,omitempty"`
+	FailureDetail   *string    `json:"failure_detail,omitempty"`
+	ResolvedBy      *string    `json:"resolved_by,omitempty"`
+	ResolvedNote    *string    `json:"resolved_note,omitempty"`
 	CreatedAt       timestamp  `gorm:"autoCreateTime:false" json:"created_at"`
-	SettledAt       *timestamp `json:"settled_at"`
+	SettledAt       *timestamp `json:"settled_at,omitempty"`
 }
 
 func (chargeRow) TableName() string { return "charge" }

@@ -52,9 +52,9 @@ var isDue = subscriptionStatusAt + ` = 1 AND ` + atCutOff(subscriptionStatusAt) 
 // atCutOff asks at @cutoff what the expression asks at @at.
 func atCutOff(expression string) string { return strings.ReplaceAll(expression, "@at", "@cutoff") }
 
-// notOpenYet says of subscription s that no charge stands for @period. untried says
-// that the run has not claimed s before: a page that runs again must not charge a
-// subscription that its run was declined for, nor one whose claim was withdrawn in
+// notOpenYet says of subscription s that no charge stands for @period. isUntried says
+// besides that the run has not claimed s before: a page that runs again must not charge
+// a subscription that its run was declined for, nor one whose claim was withdrawn in
 // the run, for only the end of a run withdraws claims.
 //
 // The ledger of the month grows while a batch asks about a few subscriptions, and
@@ -65,8 +65,8 @@ func atCutOff(expression string) string { return strings.ReplaceAll(expression, 
 const (
 	notOpenYet = `(SELECT count(*) FROM charge l
 		WHERE l.subscription_id = s.id AND l.period = @period AND l.` + stands + `) = 0`
-	untried = `(SELECT count(*) FROM charge d
-		WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id || '' = @run) = 0`
+	isUntried = `(SELECT count(*) FROM charge l
+		WHERE l.subscription_id = s.id AND l.period = @period AND (l.` + stands + ` OR l.run_id = @run)) = 0`
 )
 
 // isChargeable says of subscription s and its club k that the shop can be asked.

@@ -242,3 +242,30 @@ func TestAShopThatIsNotIdempotentIsNotAskedAgainInDoubt(t *testing.T) {
 		require.Len(t, b.shop.Calls(), 5)
 	})
 }
+
+// Where no call can have ordered, the ledger says so in the end; where one can, it does
+// not forget it over later answers that are certain.
+func TestCharge_TheLedgerKnowsWhatIsCertain(t *testing.T) {
+	t.Parallel()
+	never, once := shoptest.Fault{Status: http.StatusTooManyRequests}, shoptest.Fault{Status: http.StatusServiceUnavailable, Times: 1}
+	for name, c := range map[string]struct {
+		faults     []shoptest.Fault
+		idempotent bool
+		certain    bool
+	}{
+		"429":                       {[]shoptest.Fault{never}, true, true},
+		"503, then 429":             {[]shoptest.Fault{once, never}, true, false},
+		"429, not idempotent":       {[]shoptest.Fault{never}, false, true},
+		"503, not idempotent":       {[]shoptest.Fault{once, never}, false, false},
+		"429, 503, then 429 always": {[]shoptest.Fault{{Status: http.StatusTooManyRequests, Times: 1}, once, never}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, activities.Policy{Idempotent: c.idempotent, RetryFor: 20 * time.Second})
+			b.shop.SetFaults(c.faults...)
+			_, code := b.run(t)
+			require.Equal(t, billing.CodeChargeUnresolved, code)
+			require.Equal(t, c.certain, b.inLedger(t).SentAt.IsZero())
+		})
+	}
+}

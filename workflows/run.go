@@ -289,6 +289,7 @@ func (r *billingRun) read(run *billing.Run, err error) {
 		return
 	}
 	if run.State != r.state.Run.State {
+		r.events++
 		r.refreshed = time.Time{} // what people see is no longer true
 		if run.State == billing.RunRunning {
 			r.state.Bad, r.slowUntil = 0, time.Time{}
