@@ -191,7 +191,7 @@ func TestPlaceOrder_NotIdempotent_TakenOver(t *testing.T) {
 		require.Empty(t, b.shop.Calls())
 
 		// It has released it instead: then it is sent.
-		require.NoError(t, b.store.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page.Charges[0], NotOrdered: true}}))
+		require.NoError(t, b.store.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page.Charges[0], NotOrdered: true}}, true))
 		db.Exec(t, "UPDATE charge SET sent_at = NULL, owner = 'page'")
 		taken = claim()
 		require.True(t, taken.Unsent)
@@ -238,7 +238,7 @@ func TestPlaceOrder_Withdrawn(t *testing.T) {
 // page charges all of a month in one page of the run 2026-11/1.
 func (b *bench) page(t *testing.T, run billing.Run) activities.ChargePageOutput {
 	t.Helper()
-	value, err := b.ExecuteActivity(b.acts.ChargePage, activities.ChargePageInput{Run: run, Number: 1, UpTo: "z", Concurrency: 2, Installation: ours})
+	value, err := b.ExecuteActivity(b.acts.ChargePage, activities.ChargePageInput{RunRef: activities.RunRef{Installation: ours, RunID: run.ID, Period: run.Period, Execution: "e"}, Number: 1, UpTo: "z", Concurrency: 2})
 	require.NoError(t, err)
 	var out activities.ChargePageOutput
 	require.NoError(t, value.Get(&out))
@@ -300,12 +300,12 @@ func TestChargePage_ASecondTry(t *testing.T) {
 				b := setup(t, db, c.idempotent)
 				run := b.record(t, billing.RunRunning, modelstest.Long.AddDate(0, 1, 0))
 				page, err := b.store.ClaimPage(t.Context(), billing.PageClaim{
-					RunID: run.ID, Owner: "billing-run/2026-11/1 page 1", Period: november, UpTo: "s", Limit: 1, HeldFor: time.Minute,
+					RunID: run.ID, Owner: "billing-run/2026-11/1 e page 1", Period: november, UpTo: "s", Limit: 1, HeldFor: time.Minute,
 				})
 				require.NoError(t, err)
 				require.Len(t, page.Charges, 1)
 				if !c.sent {
-					require.NoError(t, b.store.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page.Charges[0], NotOrdered: true}}))
+					require.NoError(t, b.store.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page.Charges[0], NotOrdered: true}}, false))
 				}
 				if c.status != 0 {
 					b.shop.SetFaults(shoptest.Fault{Status: c.status})

@@ -37,7 +37,6 @@ func TestCharge_200StandsInOurOwnLedger(t *testing.T) {
 	s.shop.SetFaults(shoptest.Fault{CustomerIDs: []string{"bert"}, Status: http.StatusPaymentRequired})
 	server := httptest.NewServer(api.New(api.Config{
 		Store: ours.Open(t, nil), Temporal: s.temporal, Zone: time.UTC, ChargeWait: 20 * time.Second, RequireEligible: true,
-		
 	}))
 	t.Cleanup(server.Close)
 	s.url = server.URL

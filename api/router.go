@@ -40,8 +40,8 @@ type Config struct {
 	// Stopping is closed when the process should end: charges stop waiting for
 	// their outcome and answer 202.
 	Stopping <-chan struct{}
-	Logger        *slog.Logger
-	Version       string
+	Logger   *slog.Logger
+	Version  string
 }
 
 type api struct {

@@ -147,7 +147,7 @@ func (p *process) serveAPI(ctx context.Context, z zoneFlags, f httpFlags) error 
 		Handler: api.New(api.Config{
 			Guard: policy,
 			Store: p.store, Temporal: p.temporal, Names: p.names, Zone: zone, ChargeWait: f.ChargeWait, RequireEligible: f.ChargeRequireEligible,
-			Ready:         func(ctx context.Context) error { return checkSchema(ctx, p.store) },
+			Ready:    func(ctx context.Context) error { return checkSchema(ctx, p.store) },
 			Stopping: ctx.Done(), Logger: p.log, Version: Version,
 		}),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,

@@ -435,6 +435,7 @@ func TestClaimCharge_DatabaseRefuses(t *testing.T) {
 		} else {
 			b.Exec(t, `CREATE TRIGGER by_hand BEFORE INSERT ON charge WHEN NEW.subscription_id = 'blocked' BEGIN SELECT RAISE(ABORT, 'no'); END`)
 		}
+		require.NoError(t, b.Recalled(t.Context(), b.installation(t).Incarnation, nil, billing.DoubtRepeat)) // SQLite counts changes of the schema
 		blocked := request("r")
 		blocked.SubscriptionID = "blocked"
 		_, err := b.ClaimCharge(t.Context(), blocked, "o", true)

@@ -125,7 +125,9 @@ func TestAPageClaimsWhoIsDue(t *testing.T) {
 				Period: november, Status: billing.Pending, ClubID: club, CustomerID: "anna", SKU: w.sku[club], CreatedAt: day(1),
 				Owner: "page 1", RunID: thisRun.ID, Installation: modelstest.Installation,
 			}
-			if !in.Unheld {
+			if in.Unheld {
+				full.Owner = billing.Nobody
+			} else {
 				full.ClaimedUntil, full.SentAt = day(1).Add(time.Minute), day(1)
 			}
 			explained, err := b.Explain(context.Background(), c.SubscriptionID, day(1))
@@ -418,13 +420,13 @@ func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
 
 		require.Equal(t, map[string]string{
 			"charged": "charged page 1 sent settled", "declined": "declined page 1 sent settled",
-			"unresolved": "unresolved page 1 sent settled", "let go": "pending page 1",
+			"unresolved": "unresolved page 1 sent settled", "let go": "pending nobody",
 			"taken over": "pending charge sent", "taken over and charged": "charged charge sent settled",
 			"settled since": "declined page 1 claimed sent settled", "declined since": "charged page 1 claimed sent settled",
 			"pending since": "declined page 1 claimed sent settled", "unresolved by another": "unresolved charge sent settled",
 			"gone": "charged page 1 claimed sent settled", "gone and declined": "declined page 1 claimed sent settled",
 			"gone, another":   "pending charge sent",
-			"let go in doubt": "pending page 1 sent", "sent since": "pending page 1 claimed sent", "withdrawn since": "withdrawn page 1 claimed sent settled",
+			"let go in doubt": "pending nobody sent", "sent since": "pending page 1 claimed sent", "withdrawn since": "withdrawn page 1 claimed sent settled",
 		}, rows(t, b))
 		require.NoError(t, b.SettlePage(t.Context(), nil, true))
 	})
@@ -593,7 +595,7 @@ func TestClaim_KeepsTheRowsThatDecided(t *testing.T) {
 		b.Exec(t, "DELETE FROM club_status_history WHERE id LIKE '%-active'")
 		b.AddChanges(t, "s", row("s-now", 1, -1))
 		b.clock.set(day(5))
-		require.NoError(t, b.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page[0]}}))
+		require.NoError(t, b.SettlePage(t.Context(), []billing.PlacedCharge{{Charge: page[0]}}, true))
 		b.claim(t, "r-2", "another")
 
 		for _, of := range []billing.Charge{*single, page[0]} {
@@ -716,7 +718,7 @@ func TestClaimPage_Unheld(t *testing.T) {
 		in := pageOf("", last, 10)
 		in.Unheld = true
 		require.Zero(t, claimPage(t, b.Store, in).Charges[0].SentAt)
-		require.Equal(t, map[string]string{"s": "pending page 1"}, rows(t, b))
+		require.Equal(t, map[string]string{"s": "pending nobody"}, rows(t, b))
 		b.clock.set(day(1))
 		claim := b.claim(t, "x", billing.ChargeOwner)
 		require.Equal(t, billing.StepPlace, claim.Step)
@@ -741,7 +743,7 @@ func TestSettlePage_LeavesTheIndexesAlone(t *testing.T) {
 	for i := range claimed {
 		claimed[i].Status, claimed[i].Order = billing.Charged, json.RawMessage(`"`+strings.Repeat("x", 200)+`"`)
 	}
-	require.NoError(t, b.SettlePage(t.Context(), placed(claimed)))
+	require.NoError(t, b.SettlePage(t.Context(), placed(claimed), true))
 	require.Eventually(t, func() bool {
 		return b.Lines(t, "SELECT n_tup_upd || ' ' || n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'charge'")[0] == "200 200"
 	}, 10*time.Second, 50*time.Millisecond, "updates and HOT updates")

@@ -350,8 +350,7 @@ func TestSlotsOfRunsThatDoNotRun(t *testing.T) {
 		for _, pace := range []float64{0, 5} {
 			for _, state := range []billing.RunState{billing.RunPaused, billing.RunFinished, billing.RunCancelled, billing.RunAbandoned} {
 				run := startRun(t, b.Store, fmt.Sprint(pace, state), pace)
-				_, err := b.ChangeRun(t.Context(), run.ID, billing.RunChange{State: state, Reason: ""})
-				require.NoError(t, err)
+				b.Exec(t, "UPDATE billing_run SET state = $1 WHERE id = $2", string(state), run.ID)
 				slots, err := b.ReserveSlots(t.Context(), run.ID, 10)
 				require.NoError(t, err)
 				require.Equal(t, billing.Slots{State: state}, slots, "slots are given only while it runs")
