@@ -29,7 +29,7 @@ var chargePointsWithDoubt = crashTable{
 		"before lock subscription", "before insert charge", "commit of insert charge",
 		"workflow task completed",
 		"after activity task taken",
-		"before update charge", "commit of update charge",
+		"before lock charge", "before update charge", "commit of update charge",
 		"order",
 		"activity task completed",
 		"after workflow task taken 2",
@@ -93,13 +93,16 @@ func bothSides(steps ...string) []string {
 
 // inDoubt returns the range of the subscriptions of which nobody can know
 // whether the shop has the order, when the worker dies at the point: leave to
-// send was given, and the outcome was not recorded yet.
+// send was given, and the outcome was not recorded yet; or the claim that may send was
+// made, and Temporal has not heard of it.
 func (table crashTable) inDoubt(point int) (first, last int) {
 	between := func(first, last string) bool {
 		return slices.Index(table.points, first) <= point && point <= slices.Index(table.points, last)
 	}
 	switch {
 	case table.idempotent:
+	case !table.page && between("after commit of insert charge", "before workflow task completed"):
+		return 0, 1 // the claim is made anew, and cannot tell its own first time from another's
 	case !table.page && between("after commit of update charge", "before activity task completed"):
 		return 0, 1
 	case !table.page:
