@@ -156,11 +156,11 @@ func TestRunActivities_RefuseBadInput(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
-		run, _, err := b.store.StartRun(t.Context(), billing.RunStart{
+		run, recalled, err := b.store.StartRun(t.Context(), billing.RunStart{
 			Period: november, ExecutionID: "e", Settings: billing.RunSettings{}.WithDefaults(), ConfirmPast: true, Zone: time.UTC, Installation: ours,
 		})
 		require.NoError(t, err)
-		named := activities.RunRef{Installation: ours, RunID: run.ID, Period: november}
+		named := activities.RunRef{Installation: ours, RunID: run.ID, Period: november, Recalled: recalled}
 		december, unknown := named, named
 		december.Period = billing.PeriodAt(time.Date(2026, 12, 15, 0, 0, 0, 0, time.UTC), time.UTC)
 		unknown.RunID = "2026-11/9"

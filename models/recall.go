@@ -97,8 +97,8 @@ func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) e
 }
 
 // Recalled notes that the incarnation of the database has been looked through, so that it
-// may charge again. It puts back the rows of the runs that it lacks, and those that have
-// ended meanwhile end. Each run that was under way, by its row or by Temporal, gets the
+// may charge again. All pending charges may have been sent by now. It puts back the rows of
+// the runs that it lacks, and those that have ended meanwhile end. Each run that was under way, by its row or by Temporal, gets the
 // doubt; with [billing.DoubtConfirm] it is paused for a person.
 //
 // It returns an error if the database is another one by now: look through that one.
@@ -113,6 +113,15 @@ func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []b
 			return err
 		case found.Incarnation != incarnation:
 			return fmt.Errorf("the database was replaced again: it is %q, not %q", found.Incarnation, incarnation)
+		}
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		// What the row knows of sending may be older than what was sent.
+		err = tx.Model(&chargeRow{}).Where("status = 'pending'").Update("sent_at", timestamp{now}).Error
+		if err != nil {
+			return err
 		}
 		for _, run := range remembered {
 			if err := putBackRun(tx, run, doubt); err != nil {
