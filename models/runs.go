@@ -467,16 +467,23 @@ func (s *Store) LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string
 // time is over for which their page has held them; or, with all, whoever holds them, for a
 // run that begins at an idempotent shop, where two who ask for one order do no harm.
 func (s *Store) LiftHolds(ctx context.Context, period billing.Period, all bool) error {
-	return s.inTransaction(ctx, func(tx *gorm.DB) error {
-		now, err := s.now(tx)
-		if err != nil {
-			return err
-		}
-		held := tx.Model(&chargeRow{}).Where(`run_id IN (SELECT id FROM billing_run WHERE period = ?)
+	now, err := s.Now(ctx)
+	if err != nil {
+		return err
+	}
+	held := func(tx *gorm.DB) *gorm.DB {
+		rows := tx.Model(&chargeRow{}).Where(`run_id IN (SELECT id FROM billing_run WHERE period = ?)
 			AND status = 'pending' AND claimed_until IS NOT NULL`, period.String())
-		if !all {
-			held = held.Where(s.time("claimed_until")+" < ?", timestamp{now})
+		if all {
+			return rows
 		}
-		return held.Updates(map[string]any{"claimed_until": nil, "owner": billing.Nobody}).Error
+		return rows.Where(s.time("claimed_until")+" < ?", timestamp{now})
+	}
+	var n int64
+	if err := held(s.read.WithContext(ctx)).Count(&n).Error; err != nil || n == 0 {
+		return err // nothing is written, mostly
+	}
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
+		return held(tx).Updates(map[string]any{"claimed_until": nil, "owner": billing.Nobody}).Error
 	})
 }

@@ -54,23 +54,73 @@ func TestWishesThatComeAtOnce(t *testing.T) {
 	}
 }
 
-// A page finds the run paused, and nobody has paused it: the database was
-// restored. The run goes on, and does not ask page after page.
-func TestARowThatDisagrees(t *testing.T) {
+// The row decides, whoever writes it: here a person, in the database. While the run is
+// paused, its history does not grow.
+func TestRun_RowIsChangedByHand(t *testing.T) {
 	t.Parallel()
 	db := modelstest.Postgres(t)
 	db.AddClub(t, 1, 1)
 	for i := range 60 {
 		db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, fmt.Sprintf("c-%03d", i))
 	}
-	histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, nil, func(t *testing.T, _ client.Client, _ modelstest.Database) {
+	const charged = "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged'"
+	histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 20}, nil, func(t *testing.T, c client.Client, _ modelstest.Database) {
 		require.Eventually(t, func() bool {
 			return len(db.Lines(t, "SELECT id FROM billing_run")) == 1
 		}, 30*time.Second, 20*time.Millisecond)
-		db.Exec(t, "UPDATE billing_run SET state = 'paused'")
+		db.Exec(t, "UPDATE billing_run SET state = 'paused', reason = 'by hand'")
+		said := func() billing.Progress {
+			var p billing.Progress
+			value, err := c.QueryWorkflow(t.Context(), workflows.Names("").RunWorkflowID(november(t)), "", workflows.ProgressQuery)
+			if err == nil {
+				_ = value.Get(&p)
+			}
+			return p
+		}
+		require.Eventually(t, func() bool { return said().State == billing.RunPaused }, 30*time.Second, 50*time.Millisecond)
+		require.Equal(t, "by hand", said().Reason)
+		before := db.Lines(t, charged)
+		require.NotEqual(t, []string{"60"}, before)
+		db.Exec(t, "UPDATE billing_run SET state = 'running', reason = NULL")
 	})
-	require.Equal(t, []string{"60"}, db.Lines(t, "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged'"))
-	require.Less(t, len(histories[0].Events), 250)
+	require.Equal(t, []string{"60"}, db.Lines(t, charged))
+	require.Less(t, len(histories[0].Events), 150)
+}
+
+// Somebody deletes the row of a run that is under way: it is there again, with its cut-off,
+// and the run begins anew and orders nothing twice.
+func TestRun_RowIsDeleted(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{"running", "paused"} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			db := modelstest.Postgres(t)
+			db.AddClub(t, 1, 1)
+			for i := range 60 {
+				db.AddSubscription(t, fmt.Sprintf("s-%03d", i), 1, fmt.Sprintf("c-%03d", i))
+			}
+			cutOff := []string{}
+			histories := runOnServer(t, db, billing.RunSettings{PageSize: 10, OrdersPerSecond: 40}, nil, func(t *testing.T, c client.Client, _ modelstest.Database) {
+				require.Eventually(t, func() bool {
+					return len(db.Lines(t, "SELECT request_id FROM charge WHERE status = 'charged'")) > 5
+				}, 30*time.Second, 20*time.Millisecond)
+				if state == "paused" {
+					update(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
+				}
+				cutOff = db.Lines(t, "SELECT id || ' ' || cut_off FROM billing_run")
+				db.Exec(t, "DELETE FROM billing_run")
+				require.Eventually(t, func() bool {
+					return len(db.Lines(t, "SELECT id FROM billing_run WHERE state = '"+state+"'")) == 1
+				}, 30*time.Second, 20*time.Millisecond)
+				if state == "paused" {
+					update(t, c, workflows.ResumeUpdate)
+				}
+			})
+			require.GreaterOrEqual(t, len(histories), 2)
+			require.Equal(t, cutOff, db.Lines(t, "SELECT id || ' ' || cut_off FROM billing_run"))
+			require.Equal(t, []string{"60"}, db.Lines(t, "SELECT CAST(count(*) AS text) FROM charge WHERE status = 'charged'"))
+		})
+	}
 }
 
 // wish is an update that may come too late.

@@ -111,16 +111,17 @@ func (r *billingRun) begins() bool {
 // in this execution; then it waits for what is under way.
 func (r *billingRun) chargePages(ctx workflow.Context) {
 	for r.goesOn() && !r.draining {
+		seen := r.events
 		r.plan(ctx)
 		wait := r.dispatch(ctx)
 		if r.pages == 0 && r.state.AllPlanned && len(r.state.Queue) == 0 {
 			return
 		}
-		r.awaitEvent(ctx, wait)
-		r.draining = r.draining || workflow.GetInfo(ctx).GetContinueAsNewSuggested()
 		if workflow.Now(ctx).Sub(r.refreshed) >= refreshEvery {
 			r.refresh(ctx)
 		}
+		r.awaitEvent(ctx, seen, wait)
+		r.draining = r.draining || workflow.GetInfo(ctx).GetContinueAsNewSuggested()
 	}
 	for r.pages > 0 {
 		through, _ := workflow.AwaitWithTimeout(ctx, refreshIdle, func() bool { return r.pages == 0 })
@@ -256,6 +257,7 @@ func (r *billingRun) watch(ctx workflow.Context) {
 // run goes no further in this execution.
 func (r *billingRun) awaitSettled(ctx workflow.Context) {
 	for wait := settlingPause; r.goesOn() && !r.draining; wait = min(max(2*wait, settlingPause), refreshIdle) {
+		seen := r.events
 		r.refresh(ctx)
 		switch {
 		case r.state.Run.State == billing.RunPaused:
@@ -263,19 +265,18 @@ func (r *billingRun) awaitSettled(ctx workflow.Context) {
 		case r.progress.Counts.Pending == 0:
 			return
 		}
-		r.awaitEvent(ctx, wait)
+		r.awaitEvent(ctx, seen, wait)
 		r.draining = workflow.GetInfo(ctx).GetContinueAsNewSuggested()
 	}
 }
 
-// awaitEvent waits until something came back, at most for the time, if one is given. While
-// the run is running it counts again from time to time.
-func (r *billingRun) awaitEvent(ctx workflow.Context, most time.Duration) {
-	before := r.events
+// awaitEvent waits until something came back that was not seen yet, at most for the time, if
+// one is given. While the run is running it counts again from time to time.
+func (r *billingRun) awaitEvent(ctx workflow.Context, seen int, most time.Duration) {
 	if most == 0 && r.state.Run.State == billing.RunRunning {
 		most = refreshIdle
 	}
-	changed := func() bool { return r.events != before || !r.goesOn() }
+	changed := func() bool { return r.events != seen || !r.goesOn() }
 	if most == 0 {
 		_ = workflow.Await(ctx, changed) // the context is never cancelled
 		return
