@@ -36,6 +36,9 @@ func (c *campaign) settle(ctx context.Context) []string {
 		if err == nil {
 			err = c.resolveAll(ctx)
 		}
+		if err == nil {
+			err = c.copyBook(ctx)
+		}
 		open, openErr := c.open(ctx)
 		if err == nil && openErr == nil && len(open) == 0 {
 			return nil
@@ -67,7 +70,7 @@ func (c *campaign) awaitEnd(ctx context.Context, month string) error {
 		case "finished", "cancelled", "abandoned", neverStarted:
 			return nil
 		case "paused":
-			c.client.send(ctx, http.MethodPost, "/billing-run/"+month+"/resume", "")
+			c.resume(ctx, month)
 		}
 	}
 	return fmt.Errorf("the run of %s does not end: it is %q", month, state)
@@ -104,21 +107,29 @@ func (c *campaign) resolveAll(ctx context.Context) error {
 		return err
 	}
 	for _, o := range all {
-		outcome, note := "declined", "the shop has no order "+o.RequestID
-		if booked[o.RequestID] {
-			outcome, note = "charged", "the shop has the order "+o.RequestID
-		}
-		body, err := json.Marshal(map[string]string{"outcome": outcome, "note": note, "by": resolver})
-		if err != nil {
+		if err := c.resolve(ctx, o.Subscription, o.Period, o.RequestID, booked[o.RequestID]); err != nil {
 			return err
-		}
-		e := c.client.send(ctx, http.MethodPost, "/subscription/"+url.PathEscape(o.Subscription)+"/charges/"+o.Period+"/resolve", string(body))
-		if e.Status != http.StatusOK {
-			return fmt.Errorf("resolving %s: %d %s%s", o.RequestID, e.Status, e.Answer, e.Error)
 		}
 	}
 	if len(all) > 0 {
 		return fmt.Errorf("%d charges were resolved by hand; once more", len(all))
+	}
+	return nil
+}
+
+// resolve is a person's word on a charge that is unresolved.
+func (c *campaign) resolve(ctx context.Context, subscription, period, requestID string, booked bool) error {
+	outcome, note := "declined", "the shop has no order "+requestID
+	if booked {
+		outcome, note = "charged", "the shop has the order "+requestID
+	}
+	body, err := json.Marshal(map[string]string{"outcome": outcome, "note": note, "by": resolver})
+	if err != nil {
+		return err
+	}
+	e := c.client.send(ctx, http.MethodPost, "/subscription/"+url.PathEscape(subscription)+"/charges/"+period+"/resolve", string(body))
+	if e.Status != http.StatusOK {
+		return fmt.Errorf("resolving %s: %d %s%s", requestID, e.Status, e.Answer, e.Error)
 	}
 	return nil
 }
