@@ -79,6 +79,7 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 		return nil, err
 	}
 	if c.spare != nil {
+		c.out.Printf("seed %d: settled after %s, %d findings", s.Seed, time.Since(begun).Round(time.Second), len(found))
 		if err := c.aftermath(ctx); err != nil {
 			return nil, err
 		}

@@ -94,12 +94,14 @@ func (b *books) monthOf(o shoptest.Order) string {
 // made to forget; each order has its charged row.
 func (b *books) checkOrders(f *findings) {
 	rows, seen := b.keyed(), map[string]shoptest.Order{}
-	for _, o := range b.orders {
+	for _, o := range b.orders { // first of all findings
 		key := b.payer(o) + " " + b.monthOf(o)
 		if first, twice := seen[key]; twice {
 			f.add("two orders for %s: %s at %s and %s at %s", key, first.RequestID, clock(first.CreatedAt), o.RequestID, clock(o.CreatedAt))
 		}
 		seen[key] = o
+	}
+	for _, o := range b.orders {
 		switch r, ok := rows[o.RequestID]; {
 		case !ok && b.orderMayBeForgotten(o):
 		case !ok:
@@ -306,7 +308,9 @@ func (b *books) checkChanges(f *findings) {
 // checkLate is for an order that was placed after a cancel or pause was answered.
 func (b *books) checkLate(f *findings, a exchange, o shoptest.Order, rows map[string]row) {
 	inProgress := strings.Contains(string(a.Answer), `"charge_in_progress"`)
-	if r, ok := rows[o.RequestID]; (!inProgress || !ok || r.CreatedAt.After(a.Got)) && !b.sentForgotten(a, o) {
+	r, ok := rows[o.RequestID]
+	claimed := ok && (!r.CreatedAt.After(a.Got) || b.claimForgotten(o, r)) || !ok && b.orderMayBeForgotten(o)
+	if !(inProgress && claimed) && !b.sentForgotten(a, o) {
 		f.add("order %s was placed at %s, after %s was answered at %s with %s", o.RequestID, clock(o.CreatedAt), a.Body, clock(a.Got), a.Answer)
 	}
 }

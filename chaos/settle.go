@@ -53,6 +53,9 @@ func (c *campaign) settle(ctx context.Context) []string {
 // runAgain waits for the month's run to end, resuming it if need be, and runs it
 // once more to its end.
 func (c *campaign) runAgain(ctx context.Context, month string) error {
+	if c.setBackSoFar() { // a run that the database takes for running may have ended, and ends by being started
+		c.client.send(ctx, http.MethodPost, "/billing-run/"+month, `{"page_size":200,"confirm_past":true}`)
+	}
 	if err := c.awaitEnd(ctx, month); err != nil {
 		return err
 	}
@@ -60,6 +63,12 @@ func (c *campaign) runAgain(ctx context.Context, month string) error {
 		return fmt.Errorf("starting %s: %d %s%s", month, e.Status, e.Answer, e.Error)
 	}
 	return c.awaitEnd(ctx, month)
+}
+
+func (c *campaign) setBackSoFar() bool {
+	c.desk.RLock()
+	defer c.desk.RUnlock()
+	return len(c.lapses) > 0
 }
 
 func (c *campaign) awaitEnd(ctx context.Context, month string) error {
