@@ -299,18 +299,18 @@ func (b *books) checkChanges(f *findings) {
 		for _, o := range byCustomer[b.subs[m[1]].Customer] {
 			returned, ok := back[m[1]]
 			if o.CreatedAt.After(a.Got) && !(ok && o.CreatedAt.After(returned)) {
-				b.checkLate(f, a, o, rows)
+				b.checkLate(f, m[1], a, o, rows)
 			}
 		}
 	}
 }
 
 // checkLate is for an order that was placed after a cancel or pause was answered.
-func (b *books) checkLate(f *findings, a exchange, o shoptest.Order, rows map[string]row) {
+func (b *books) checkLate(f *findings, subscription string, a exchange, o shoptest.Order, rows map[string]row) {
 	inProgress := strings.Contains(string(a.Answer), `"charge_in_progress"`)
 	r, ok := rows[o.RequestID]
 	claimed := ok && (!r.CreatedAt.After(a.Got) || b.claimForgotten(o, r)) || !ok && b.orderMayBeForgotten(o)
-	if !(inProgress && claimed) && !b.sentForgotten(a, o) {
+	if !(inProgress && claimed) && !b.sentForgotten(a, o) && !b.changeForgotten(subscription, o.CreatedAt, o.CreatedAt) {
 		f.add("order %s was placed at %s, after %s was answered at %s with %s", o.RequestID, clock(o.CreatedAt), a.Body, clock(a.Got), a.Answer)
 	}
 }

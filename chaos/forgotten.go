@@ -95,16 +95,27 @@ func (b *books) subscriptionForgotten(id string) bool {
 	})
 }
 
-// changeForgotten says that a change of the subscription's status which may have been
-// carried out is not in its history, and that a lapse explains it which holds some
-// moment between the two times.
+// changeForgotten says that what the database knew of the subscription's status at some
+// moment between the two times is not what its history says now: a change which may
+// have been carried out is forgotten, by a lapse that holds the moment; or one was
+// forgotten by then, and a later setback, to a backup from before, has brought it back.
 func (b *books) changeForgotten(id string, from, to time.Time) bool {
 	return slices.ContainsFunc(b.answers, func(a exchange) bool {
 		m := statusPath.FindStringSubmatch(a.Path)
-		if m == nil || m[1] != id || b.subs[id].hasChange(a) {
-			return false
-		}
-		return slices.ContainsFunc(b.lapses, func(l lapse) bool { return l.touches(a.Sent, a.Got) && l.touches(from, to) })
+		return m != nil && m[1] == id && slices.ContainsFunc(b.lapses, func(l lapse) bool {
+			if !l.touches(a.Sent, a.Got) {
+				return false
+			}
+			return l.touches(from, to) && !b.subs[id].hasChange(a) || b.inALaterLapse(l, from, to)
+		})
+	})
+}
+
+// inALaterLapse says that a moment between the two times is after the lapse and in one
+// that ended later: in a database that is gone.
+func (b *books) inALaterLapse(l lapse, from, to time.Time) bool {
+	return to.After(l.To) && slices.ContainsFunc(b.lapses, func(later lapse) bool {
+		return later.To.After(l.To) && later.touches(from, to)
 	})
 }
 

@@ -409,10 +409,11 @@ func (d drawing) setbacks() []setback {
 	return setbacks
 }
 
-// aftermath goes back to any moment of the disturbance. One in twenty asks.
+// aftermath goes back to the time at which the current month is charged. One in twenty
+// asks.
 func (d drawing) aftermath(eligible []string) *aftermath {
 	kind := deck(d, []string{setbackDump, setbackCopy})
-	a := &aftermath{setback: setback{Backup: d.when(0.95), Kind: kind(), Down: d.between(0, time.Second), Adopt: d.between(0, 3*time.Second)}}
+	a := &aftermath{setback: setback{Backup: d.when(0.5), Kind: kind(), Down: d.between(0, time.Second), Adopt: d.between(0, 3*time.Second)}}
 	for i := range len(eligible) / 20 {
 		id := eligible[d.IntN(len(eligible))]
 		a.Charges = append(a.Charges, charge{At: d.between(0, 6*time.Second), Subscription: id, RequestID: fmt.Sprintf("late-%s-%d", id, i)})
