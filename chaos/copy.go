@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"time"
 
-	"drayman/shop/shoptest"
+	"github.com/jackc/pgx/v5"
 )
 
 // Where the shop books every call, a ledger that has forgotten orders needs a person:
@@ -61,30 +60,18 @@ func (c *campaign) copyForgotten(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := &books{plan: c.plan, months: c.months, orders: orders, subs: map[string]subscription{}, cutOffs: map[string]time.Time{}}
+	now := &books{
+		plan: c.plan, months: c.months, orders: orders, lapses: c.lapses,
+		subs: map[string]subscription{}, cutOffs: map[string]time.Time{},
+	}
 	if err := c.readTables(ctx, now); err != nil {
 		return err
 	}
-	var failures []error
-	for _, o := range now.unknown() {
-		failures = append(failures, c.copyOrder(ctx, now, o))
-	}
-	if err := errors.Join(failures...); err != nil {
+	if err := c.copyOrders(ctx, now); err != nil {
 		return err
 	}
 	c.copied.lapses = len(c.lapses)
 	return nil
-}
-
-// unknown are the orders of which the ledger has no row.
-func (b *books) unknown() (orders []shoptest.Order) {
-	rows := b.keyed()
-	for _, o := range b.orders {
-		if _, ok := rows[o.RequestID]; !ok {
-			orders = append(orders, o)
-		}
-	}
-	return orders
 }
 
 // copyByHand is what operations.md has a person do.
@@ -92,27 +79,36 @@ const copyByHand = `INSERT INTO charge (request_id, subscription_id, period, sta
 	VALUES ($1, $2, $3, 'charged', '` + byHand + `', $4, $5, $6, $6)
 	ON CONFLICT (request_id) DO UPDATE SET status = 'charged', settled_at = excluded.settled_at WHERE charge.status <> 'charged'`
 
-// copyOrder writes the row of an order. An unresolved charge that stands in its way
-// is settled first: as the shop has it, which is no order unless there are two.
-func (c *campaign) copyOrder(ctx context.Context, b *books, o shoptest.Order) error {
-	subscription := b.subscriptionOf(o)
-	if _, ok := b.subs[subscription]; !ok { // the database has forgotten the subscription as well
-		return nil
-	}
-	booked := bookedIDs(b.orders)
+// copyOrders has the ledger say of each order that it may have forgotten that it is
+// there. An unresolved charge that stands in an order's way is settled first, if the
+// shop has no order of it.
+func (c *campaign) copyOrders(ctx context.Context, b *books) error {
+	rows, booked, standing := b.keyed(), bookedIDs(b.orders), map[string]row{}
 	for _, r := range b.ledger {
-		if r.Subscription != subscription || r.Period != b.monthOf(o) || r.Status == "declined" {
+		if r.Status != "declined" {
+			standing[r.Subscription+" "+r.Period] = r
+		}
+	}
+	var batch pgx.Batch
+	for _, o := range b.orders {
+		r, known := rows[o.RequestID]
+		id := b.subscriptionOf(o)
+		if _, there := b.subs[id]; !there || !b.inLapse(o) || known && r.Status != "pending" && r.Status != "unresolved" {
 			continue
 		}
-		if r.Status != "unresolved" || booked[r.RequestID] { // the shop has, or is about to have, two
-			return nil
+		other, stands := standing[id+" "+b.monthOf(o)]
+		if stands && other.RequestID != o.RequestID {
+			if other.Status != "unresolved" || booked[other.RequestID] { // the shop has two, or is about to
+				continue
+			}
+			if err := c.resolve(ctx, id, other.Period, other.RequestID, false); err != nil {
+				return err
+			}
 		}
-		if err := c.resolve(ctx, r.Subscription, r.Period, r.RequestID, false); err != nil {
-			return err
-		}
+		batch.Queue(copyByHand, o.RequestID, id, b.monthOf(o), o.CustomerID, o.SKU, o.CreatedAt.UTC())
 	}
-	if _, err := c.db.Exec(ctx, copyByHand, o.RequestID, subscription, b.monthOf(o), o.CustomerID, o.SKU, o.CreatedAt.UTC()); err != nil {
-		return fmt.Errorf("copying order %s: %w", o.RequestID, err)
+	if err := c.db.SendBatch(ctx, &batch).Close(); err != nil {
+		return fmt.Errorf("copying orders from the shop's book: %w", err)
 	}
 	return nil
 }

@@ -42,6 +42,14 @@ func (b *books) sentInLapse(o shoptest.Order) func(yield func(lapse) bool) {
 	}
 }
 
+// inLapse says that the order's row, or how it stands, may be forgotten.
+func (b *books) inLapse(o shoptest.Order) bool {
+	for range b.sentInLapse(o) {
+		return true
+	}
+	return false
+}
+
 // orderMayBeForgotten says that nobody is left who could write the order's row: its
 // subscription is forgotten as well; or a page made it, of which Temporal has no
 // history, and the subscription was not eligible at all times since, so that no run

@@ -73,7 +73,12 @@ func (c *campaign) setBackSoFar() bool {
 
 func (c *campaign) awaitEnd(ctx context.Context, month string) error {
 	state := ""
-	for wait(ctx, 300*time.Millisecond) {
+	for try := 1; wait(ctx, 300*time.Millisecond); try++ {
+		if try%50 == 0 { // a run that waits, and does not pause, may wait for what a person knows
+			if err := c.copyBook(ctx); err != nil {
+				return err
+			}
+		}
 		state, _ = c.client.runState(ctx, month)
 		switch state {
 		case "finished", "cancelled", "abandoned", neverStarted:
