@@ -59,9 +59,10 @@ func (b *books) orderMayBeForgotten(o shoptest.Order) bool {
 	if b.subscriptionForgotten(id) {
 		return true
 	}
-	if b.plan.Sizes.Idempotent && b.derived(o.RequestID) {
+	s, there := b.subs[id]
+	if there && b.plan.Sizes.Idempotent && b.derived(o.RequestID) {
 		for l := range b.sentInLapse(o) {
-			if b.subs[id].everNotEligible(l.To, b.read) {
+			if s.everNotEligible(l.To, b.read) {
 				return true
 			}
 		}
@@ -185,7 +186,11 @@ var attempt = regexp.MustCompile(`-[1-9][0-9]{0,3}$`)
 // paths that callers asked at; else from the table of subscriptions.
 func (b *books) subscriptionOf(o shoptest.Order) string {
 	if b.derived(o.RequestID) {
-		return attempt.ReplaceAllString(derivedID.ReplaceAllString(o.RequestID, ""), "")
+		name := derivedID.ReplaceAllString(o.RequestID, "")
+		if first := attempt.ReplaceAllString(name, ""); b.known(first) {
+			return first
+		}
+		return name
 	}
 	for _, a := range b.answers {
 		if m := chargePath.FindStringSubmatch(a.Path); m != nil && m[2] == o.RequestID {
@@ -198,6 +203,12 @@ func (b *books) subscriptionOf(o shoptest.Order) string {
 		}
 	}
 	return ""
+}
+
+// known says whether there is or was such a subscription.
+func (b *books) known(id string) bool {
+	_, there := b.subs[id]
+	return there || slices.ContainsFunc(b.answers, func(a exchange) bool { return a.Status == http.StatusCreated && madeID(a) == id })
 }
 
 // payer is who must not pay twice: the customer, who has one subscription; but who
