@@ -134,6 +134,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.Restores, "restores", 2, "times that an older backup is put in the database's place; with one of them, once more in peace")
 	flags.IntVar(&o.Failovers, "failovers", 2, "times that a copy of the cluster that lacks the last second or two takes over")
 	flags.BoolVar(&o.SetbacksOnly, "setbacks-only", false, "restores and failovers, and no other faults")
+	flags.BoolVar(&o.CardsStay, "cards-stay", false, "whom the shop declines at first it declines always, so that nobody is charged by a second attempt")
 	flags.DurationVar(&o.Duration, "duration", time.Minute, "of the disturbance")
 	flags.StringVar(&o.Dir, "dir", filepath.Join(os.TempDir(), "drayman-chaos"), "keeps what a failed campaign leaves")
 	flags.BoolVar(&o.PlanOnly, "plan", false, "print the plan as JSON and do nothing")

@@ -18,6 +18,7 @@ type sizes struct {
 	Restores      int           `json:"restores"`
 	Failovers     int           `json:"failovers"`
 	SetbacksOnly  bool          `json:"setbacks_only"`
+	CardsStay     bool          `json:"cards_stay"` // no card is mended at half-time
 }
 
 // plan is what will be done. Times count from the beginning.
@@ -216,6 +217,9 @@ func (d drawing) subscribers() []subscriber {
 			declined = declinedAlways
 		case x < 0.03:
 			declined = declinedAtFirst
+			if d.CardsStay {
+				declined = declinedAlways
+			}
 		}
 		subscribers[i] = subscriber{ID: fmt.Sprintf("s-%06d", i), Customer: fmt.Sprintf("c-%06d", i), Kind: kind, Declined: declined}
 	}
