@@ -106,7 +106,6 @@ func (c *campaign) putBack(ctx context.Context, b *backup, s setback) error {
 	if err != nil {
 		return err
 	}
-	c.db.Reset()
 	if err := c.awaitDatabase(ctx); err != nil {
 		return err
 	}
@@ -184,8 +183,17 @@ func (c *campaign) adopt(ctx context.Context, note string) error {
 	})
 }
 
+// awaitDatabase makes new connections: over an old one, a backend may still answer
+// whose server was just killed.
 func (c *campaign) awaitDatabase(ctx context.Context) error {
-	return until(ctx, ready, func(ctx context.Context) error { return c.db.Ping(ctx) })
+	c.db.Reset()
+	return until(ctx, ready, func(ctx context.Context) error {
+		if err := c.db.Ping(ctx); err != nil {
+			c.db.Reset()
+			return err
+		}
+		return nil
+	})
 }
 
 func (s *site) clusterHome() string { return filepath.Join(s.dir, "data", "postgres") }
