@@ -47,6 +47,9 @@ type row struct {
 	Owner                                             string
 }
 
+// stands says that the row is an order or may be one.
+func (r row) stands() bool { return r.Status != "declined" && r.Status != "withdrawn" }
+
 // subscription is a row with its history, the latest last.
 type subscription struct {
 	ID, Customer string

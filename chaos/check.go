@@ -139,7 +139,7 @@ func (b *books) checkLedger(f *findings) {
 			f.add("row %s was claimed at %s, when its subscription was not eligible", r.RequestID, clock(r.CreatedAt))
 		}
 		key := r.Subscription + " " + r.Period
-		if r.Status != "declined" {
+		if r.stands() {
 			if other, twice := standing[key]; twice {
 				f.add("two charges stand for %s: %s and %s", key, other, r.RequestID)
 			}
@@ -174,7 +174,7 @@ func checkOutcome(f *findings, r row, booked, mayDecline bool) {
 	switch {
 	case r.Status == "charged" && !booked:
 		f.add("row %s is charged, but the shop has no such order", r.RequestID)
-	case r.Status != "charged" && r.Status != "declined":
+	case r.Status != "charged" && r.stands():
 		f.add("row %s is still %s", r.RequestID, r.Status)
 	case r.Status == "declined" && r.ResolvedBy == nil && !mayDecline:
 		f.add("row %s is declined, though the shop never declined %s: %s", r.RequestID, r.Customer, value(r.Failure))
@@ -443,7 +443,9 @@ func (b *books) checkReports(f *findings) {
 func (b *books) account(month string, cutOff time.Time) (eligible, paid, gone int) {
 	charged, tried := b.charged(), map[string]bool{}
 	for _, r := range b.ledger {
-		tried[r.Subscription+" "+r.Period] = true
+		if r.Status != "withdrawn" { // the shop was not asked
+			tried[r.Subscription+" "+r.Period] = true
+		}
 	}
 	for _, s := range b.subs {
 		if !s.eligibleAt(cutOff) {

@@ -81,8 +81,12 @@ var spoilt = map[string]struct {
 	"an order twice under one request id": {func(b *books) {
 		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(8)})
 	}, "two orders for c-1 2026-11"},
-	"an order without a row":       {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
-	"an order that was declined":   {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
+	"an order without a row":      {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
+	"an order that was declined":  {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
+	"an order that was withdrawn": {func(b *books) { b.ledger[0].Status = "withdrawn" }, "is there, but its row is withdrawn"},
+	"a charge that was withdrawn and not made anew": {func(b *books) {
+		b.ledger[0].Status, b.orders, b.subs["s-1"] = "withdrawn", b.orders[1:], subscription{ID: "s-1", Customer: "c-1", Club: 1, History: b.subs["s-2"].History}
+	}, "s-1 is due, the shop takes its orders"},
 	"an order for another month":   {func(b *books) { b.ledger[0].Period = "2026-10" }, "its row c-1's for 2026-10"},
 	"another order's number":       {func(b *books) { b.ledger[0].Order = text(`{"order_id":"Z"}`) }, "another order's number"},
 	"a charge without an order":    {func(b *books) { b.orders = b.orders[1:] }, "the shop has no such order"},
@@ -199,6 +203,13 @@ func TestWhatIsAllowed(t *testing.T) {
 		s.History = append(s.History, statusRow{Status: statusActive, Effect: at(46), Created: at(46)})
 		b.subs["s-1"] = s
 		b.answers = append(b.answers, exchange{Sent: at(45), Got: at(46), Method: "POST", Path: "/subscription/s-1/status/", Body: `{"status_id":1}`, Status: 200})
+		require.Empty(t, b.check())
+	})
+	t.Run("a claim that was withdrawn, and another that was charged", func(t *testing.T) {
+		b := sound()
+		withdrawn := b.ledger[0]
+		withdrawn.RequestID, withdrawn.Status, withdrawn.Order = "2026-11-s-1-2", "withdrawn", nil
+		b.ledger = append(b.ledger, withdrawn)
 		require.Empty(t, b.check())
 	})
 	t.Run("one who left before their turn", func(t *testing.T) {

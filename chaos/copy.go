@@ -85,7 +85,7 @@ const copyByHand = `INSERT INTO charge (request_id, subscription_id, period, sta
 func (c *campaign) copyOrders(ctx context.Context, b *books) error {
 	rows, booked, standing := b.keyed(), bookedIDs(b.orders), map[string]row{}
 	for _, r := range b.ledger {
-		if r.Status != "declined" {
+		if r.stands() {
 			standing[r.Subscription+" "+r.Period] = r
 		}
 	}
