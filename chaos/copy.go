@@ -90,6 +90,7 @@ func (c *campaign) copyOrders(ctx context.Context, b *books) error {
 		}
 	}
 	var batch pgx.Batch
+	underWay := 0
 	for _, o := range b.orders {
 		r, known := rows[o.RequestID]
 		id := b.subscriptionOf(o)
@@ -98,6 +99,10 @@ func (c *campaign) copyOrders(ctx context.Context, b *books) error {
 		}
 		other, stands := standing[id+" "+b.monthOf(o)]
 		if stands && other.RequestID != o.RequestID {
+			if other.Status == "pending" { // its outcome is not known yet
+				underWay++
+				continue
+			}
 			if other.Status != "unresolved" || booked[other.RequestID] { // the shop has two, or is about to
 				continue
 			}
@@ -109,6 +114,9 @@ func (c *campaign) copyOrders(ctx context.Context, b *books) error {
 	}
 	if err := c.db.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("copying orders from the shop's book: %w", err)
+	}
+	if underWay > 0 {
+		return fmt.Errorf("%d charges are under way for what the shop has orders of", underWay)
 	}
 	return nil
 }
