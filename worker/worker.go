@@ -165,7 +165,7 @@ func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.L
 		case err == nil, ctx.Err() != nil:
 			return nil
 		case errors.As(err, &denied):
-			return fmt.Errorf("the search attributes SubscriptionId, BillingPeriod and ClubId (Keyword) are missing, "+
+			return fmt.Errorf("the search attributes SubscriptionId, BillingPeriod, ClubId and RequestId (Keyword) are missing, "+
 				"and we may not make them; add them to the namespace by hand: %w", err)
 		case !warned && !errors.Is(err, errNotUsable):
 			log.WarnContext(ctx, "waiting for the Temporal server", "error", err)

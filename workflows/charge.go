@@ -51,6 +51,9 @@ func ChargeSubscription(ctx workflow.Context, raw converter.RawValue) (*billing.
 	if err != nil {
 		return nil, err
 	}
+	if err := showCharge(ctx, in, claim.Charge); err != nil {
+		return nil, err
+	}
 	if claim.Step != billing.StepPlace {
 		return outcome(claim.Charge)
 	}
@@ -63,6 +66,15 @@ func ChargeSubscription(ctx workflow.Context, raw converter.RawValue) (*billing.
 		return nil, interrupted
 	}
 	return outcome(settled)
+}
+
+// showCharge has operators find the workflow by the request id of its row in the ledger,
+// which is another than was asked for where the charge has joined one, or a run asks.
+func showCharge(ctx workflow.Context, in ChargeInput, c *billing.Charge) error {
+	if c.RequestID == in.RequestID && c.ClubID == in.ClubID {
+		return nil
+	}
+	return workflow.UpsertTypedSearchAttributes(ctx, RequestIDKey.ValueSet(string(c.RequestID)), ClubIDKey.ValueSet(fmt.Sprint(c.ClubID)))
 }
 
 var acts *activities.Activities // nil: only the names of its methods are used

@@ -64,13 +64,14 @@ var (
 	SubscriptionIDKey = temporal.NewSearchAttributeKeyKeyword("SubscriptionId")
 	BillingPeriodKey  = temporal.NewSearchAttributeKeyKeyword("BillingPeriod")
 	ClubIDKey         = temporal.NewSearchAttributeKeyKeyword("ClubId")
+	RequestIDKey      = temporal.NewSearchAttributeKeyKeyword("RequestId") // the ledger row's
 )
 
 // SearchAttributes returns the types of the search attributes, by name, for the
 // start-up that makes them.
 func SearchAttributes() map[string]enumspb.IndexedValueType {
 	types := map[string]enumspb.IndexedValueType{}
-	for _, key := range []temporal.SearchAttributeKey{SubscriptionIDKey, BillingPeriodKey, ClubIDKey} {
+	for _, key := range []temporal.SearchAttributeKey{SubscriptionIDKey, BillingPeriodKey, ClubIDKey, RequestIDKey} {
 		types[key.GetName()] = key.GetValueType()
 	}
 	return types
@@ -119,6 +120,7 @@ func (n Names) ChargeOptions(in ChargeInput) client.StartWorkflowOptions {
 			SubscriptionIDKey.ValueSet(in.SubscriptionID),
 			BillingPeriodKey.ValueSet(in.Period.String()),
 			ClubIDKey.ValueSet(fmt.Sprint(in.ClubID)),
+			RequestIDKey.ValueSet(string(in.RequestID)),
 		),
 	}
 }
