@@ -258,6 +258,15 @@ require (
 
 replace drayman => ../
 
+// The Temporal server 1.32.1 does not compile with an API from v1.64.2 on, and the SDK
+// v1.51.0, which the module drayman has, needs one. So `make dev` runs the SDK
+// before it; "drayman" itself, and all tests, run the newer one. The server 1.32.2 needs a
+// newer Go: delete this with it.
+replace (
+	go.temporal.io/api => go.temporal.io/api v1.63.5
+	go.temporal.io/sdk => go.temporal.io/sdk v1.50.0
+)
+
 // The Temporal server needs go.opentelemetry.io/otel/log at v0.20. Later versions
 // lack log.KeyValue, and from v1.47 on OpenTelemetry itself depends on one. So
 // here, and only here, it is older than in the module drayman. A newer server may
