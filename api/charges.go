@@ -192,27 +192,41 @@ func (a *api) afterWorkflow(ctx context.Context, req billing.ChargeRequest, ende
 	if err != nil {
 		a.log.WarnContext(ctx, "the outcome of a charge cannot be read yet", "error", err)
 	}
-	open, same := facts.Open, facts.SameRequest
-	switch {
-	case open != nil && open.Status == billing.Charged:
-		return answer(open, now)
-	case same != nil && same.Status == billing.Declined:
-		return answer(same, now)
-	case failure != nil && same != nil && same.Status == billing.Unresolved:
-		failure.Charge = same
-		return nil, knownProblem(failure)
-	case failure != nil && open == nil && same != nil && same.Status == billing.Withdrawn:
-		return nil, knownProblem(billing.ChargeWithdrawn(same))
-	case failure == nil && errors.As(ended, new(*temporal.WorkflowExecutionError)):
+	if out, err := settledAnswer(facts, failure, now); out != nil || err != nil {
+		return out, err
+	}
+	if failure == nil && errors.As(ended, new(*temporal.WorkflowExecutionError)) {
 		a.log.WarnContext(ctx, "a charge was interrupted", "error", ended)
 		return nil, newProblem(codeChargeInterrupted,
 			"the charge was ended from outside before it was settled; ask again with the same request id, which takes it up")
-	case open == nil:
+	}
+	open := facts.Open
+	if open == nil {
 		open = underWay(req)
 	}
 	return &chargeOutput{
 		Status: http.StatusAccepted, Location: chargeLocation(req), RetryAfter: "2", Body: record(*open),
 	}, nil
+}
+
+// settledAnswer is the answer if the ledger has an outcome: the charge that stands, or the
+// one under the request id. Otherwise both results are nil.
+func settledAnswer(facts billing.ChargeFacts, failure *billing.Error, now time.Time) (*chargeOutput, error) {
+	open, same := facts.Open, facts.SameRequest
+	switch {
+	case open != nil && open.Status == billing.Charged:
+		return answer(open, now)
+	case same == nil:
+		return nil, nil
+	case same.Status == billing.Declined:
+		return answer(same, now)
+	case failure != nil && same.Status == billing.Unresolved:
+		failure.Charge = same
+		return nil, knownProblem(failure)
+	case failure != nil && open == nil && same.Status == billing.Withdrawn:
+		return nil, knownProblem(billing.ChargeWithdrawn(same))
+	}
+	return nil, nil
 }
 
 // underWay is a charge that is not in the ledger yet.
@@ -276,8 +290,8 @@ func (a *api) getCharge(ctx context.Context, in *PeriodPath) (*chargeRecordOutpu
 func (a *api) isCharging(ctx context.Context, subscriptionID string, period billing.Period) bool {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	d, err := a.temporal.DescribeWorkflowExecution(ctx, a.names.ChargeWorkflowID(subscriptionID, period), "")
-	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	d, err := a.temporal.DescribeWorkflow(ctx, a.names.ChargeWorkflowID(subscriptionID, period), "")
+	return err == nil && d.Status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
 // Verdict is a person's word on how charges ended.

@@ -88,7 +88,7 @@ func TestTheLedgerDecidesNotTheHistory(t *testing.T) {
 	_, err := s.temporal.WorkflowService().DeleteWorkflowExecution(t.Context(), deleteRequest(s, id))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		_, err := s.temporal.DescribeWorkflowExecution(t.Context(), id, "")
+		_, err := s.temporal.DescribeWorkflow(t.Context(), id, "")
 		return err != nil
 	}, 30*time.Second, 50*time.Millisecond)
 

@@ -178,8 +178,8 @@ func (a *api) isRunning(ctx context.Context, period billing.Period) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	d, err := a.temporal.DescribeWorkflowExecution(ctx, a.names.RunWorkflowID(period), "")
-	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	d, err := a.temporal.DescribeWorkflow(ctx, a.names.RunWorkflowID(period), "")
+	return err == nil && d.Status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
 // mayBeActive reports that the period's newest run has not ended by its record,

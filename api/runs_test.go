@@ -101,10 +101,10 @@ func TestBillingRun(t *testing.T) {
 		}
 		// The exceptions, and they alone, had workflows of their own.
 		for _, id := range []string{"s-0010", "s-0020", "s-0390"} {
-			_, err := s.temporal.DescribeWorkflowExecution(t.Context(), workflows.Names("").ChargeWorkflowID(id, period), "")
+			_, err := s.temporal.DescribeWorkflow(t.Context(), workflows.Names("").ChargeWorkflowID(id, period), "")
 			require.NoError(t, err)
 		}
-		_, err := s.temporal.DescribeWorkflowExecution(t.Context(), workflows.Names("").ChargeWorkflowID("s-0011", period), "")
+		_, err := s.temporal.DescribeWorkflow(t.Context(), workflows.Names("").ChargeWorkflowID("s-0011", period), "")
 		require.Error(t, err)
 
 		// Again: only what is missing, under a new request id after a decline.

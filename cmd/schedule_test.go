@@ -292,10 +292,10 @@ func TestScheduleBackfillBillsThePastMonths(t *testing.T) {
 		require.Equal(t, "finished", ended.State)
 		require.Equal(t, period+"-01 00:00", ended.CutOff.In(tokyo).Format("2006-01-02 15:04"))
 		require.InDelta(t, 7, ended.Settings.OrdersPerSecond, 0)
-		d, err := p.temporal.DescribeWorkflowExecution(t.Context(), id, "")
+		d, err := p.temporal.DescribeWorkflow(t.Context(), id, "")
 		require.NoError(t, err)
-		attribute := d.WorkflowExecutionInfo.SearchAttributes.IndexedFields["BillingPeriod"]
-		require.Equal(t, `"`+period+`"`, string(attribute.GetData()))
+		attribute, _ := d.TypedSearchAttributes.GetKeyword(workflows.BillingPeriodKey)
+		require.Equal(t, period, attribute)
 	}
 	require.Contains(t, p.schedule(t, "show"), "bills 2026-08  started ")
 	require.ElementsMatch(t, []string{"2026-08 of-august", "2026-09 of-august", "2026-09 of-september"},

@@ -109,11 +109,11 @@ func TestSlowShop_CancelledWhileTheCallIsUnderWay(t *testing.T) {
 			id := workflows.Names("").ChargeWorkflowID("s-000001", billing.PeriodAt(time.Now(), time.UTC))
 			require.NoError(t, temporal.CancelWorkflow(t.Context(), id, ""))
 			_ = temporal.GetWorkflow(t.Context(), id, "").Get(t.Context(), nil) // how it ended is asked below
-			d, err := temporal.DescribeWorkflowExecution(t.Context(), id, "")
+			d, err := temporal.DescribeWorkflow(t.Context(), id, "")
 			require.NoError(t, err)
 
 			require.Equal(t, []string{c.row}, s.db.Lines(t, "SELECT status || ' ' || attempts FROM charge"))
-			require.Equal(t, c.ends, d.GetWorkflowExecutionInfo().GetStatus())
+			require.Equal(t, c.ends, d.Status)
 			require.Len(t, s.shop.Calls(), c.refused+1)
 		})
 	}

@@ -253,16 +253,20 @@ func TestACancelAndAClaimAtOnce(t *testing.T) {
 	})
 }
 
+// permit returns a function that asks for permission to send.
+func (b bundle) permit(t *testing.T) func(id billing.RequestID, claimed time.Time) (bool, time.Time) {
+	return func(id billing.RequestID, claimed time.Time) (bool, time.Time) {
+		permitted, sentAt, err := b.PermitSending(t.Context(), id, claimed, "")
+		require.NoError(t, err)
+		require.Equal(t, sentAt.IsZero(), len(b.Lines(t, "SELECT request_id FROM charge WHERE status = 'pending' AND sent_at = $1", modelstest.Time(sentAt))) == 0)
+		return permitted, sentAt
+	}
+}
+
 func TestPermitSending_Once(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
-		none := time.Time{}
-		permit := func(id billing.RequestID, claimed time.Time) (bool, time.Time) {
-			permitted, sentAt, err := b.PermitSending(t.Context(), id, claimed, "")
-			require.NoError(t, err)
-			require.Equal(t, sentAt.IsZero(), len(b.Lines(t, "SELECT request_id FROM charge WHERE status = 'pending' AND sent_at = $1", modelstest.Time(sentAt))) == 0)
-			return permitted, sentAt
-		}
+		none, permit := time.Time{}, b.permit(t)
 		given, sentAt := permit("r", none)
 		require.False(t, given, "no such charge")
 		require.Zero(t, sentAt)
@@ -298,14 +302,21 @@ func TestPermitSending_Once(t *testing.T) {
 		require.NoError(t, b.NotOrdered(t.Context(), "r", stands.SentAt))
 		given, sentAt = permit("r", none)
 		require.False(t, given)
+	})
+}
 
-		// Nothing was ordered: then the next call is certain again.
-		require.NoError(t, b.NotOrdered(t.Context(), "r", sentAt))
+// If nothing was ordered, the next call is certain again.
+func TestNotOrdered_TheNextCallIsPermitted(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, b bundle) {
+		none, permit := time.Time{}, b.permit(t)
+		claim := b.claim(t, "r", "o")
+		require.NoError(t, b.NotOrdered(t.Context(), "r", claim.Charge.SentAt))
 		b.clock.set(day(2))
-		taken = b.claim(t, "r", "o")
+		taken := b.claim(t, "r", "o")
 		require.True(t, taken.Unsent)
 		require.Equal(t, day(2), taken.Charge.SentAt)
-		given, sentAt = permit("r", day(2))
+		given, sentAt := permit("r", day(2))
 		require.True(t, given)
 		require.NoError(t, b.NotOrdered(t.Context(), "r", sentAt))
 		given, sentAt = permit("r", none)
@@ -319,7 +330,7 @@ func TestPermitSending_Once(t *testing.T) {
 		given, sentAt = permit("r", settled.SentAt)
 		require.False(t, given, "a settled charge is not sent")
 		require.Zero(t, sentAt)
-		stands, err = b.ChargeByRequestID(t.Context(), "r")
+		stands, err := b.ChargeByRequestID(t.Context(), "r")
 		require.NoError(t, err)
 		require.Equal(t, settled.SentAt, stands.SentAt)
 		require.NoError(t, b.NotOrdered(t.Context(), "no such charge", day(0)))

@@ -19,7 +19,7 @@ func (b bundle) claims(store *models.Store) map[string]func(context.Context) err
 			return err
 		},
 		"a run": func(ctx context.Context) error {
-			_, err := begun(store, runOf(november, "e", settings(0)))
+			_, _, err := store.StartRun(ctx, runOf(november, "e", settings(0)))
 			return err
 		},
 		"a page": func(ctx context.Context) error {

@@ -212,8 +212,11 @@ func TestChangeRun_CancelWithdrawsWhatWasNotSent(t *testing.T) {
 			name, owner string
 			sent, until any
 		}{
-			{"let go", billing.Nobody, nil, nil}, {"of a page that has stopped", "billing-run/2026-11/2 e page 1", nil, nil},
-			{"in doubt", billing.Nobody, day(0), nil}, {"a workflow's", billing.ChargeOwner, nil, nil}, {"held", "page 1", day(0), day(1)},
+			{"let go", billing.Nobody, nil, nil},
+			{"of a page that has stopped", "billing-run/2026-11/2 e page 1", nil, nil},
+			{"in doubt", billing.Nobody, day(0), nil},
+			{"a workflow's", billing.ChargeOwner, nil, nil},
+			{"held", "page 1", day(0), day(1)},
 		} {
 			b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, customer_id, sku_id, created_at, run_id, sent_at, claimed_until)
 				VALUES ($1, $1, '2026-11', 'pending', $2, '', 1, $3, $4, $5, $6)`, c.name, c.owner, day(0), thisRun.ID, c.sent, c.until)

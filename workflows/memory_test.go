@@ -149,9 +149,9 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 		return request
 	}
 	require.Eventually(t, func() bool {
-		d, err := c.DescribeWorkflowExecution(t.Context(), run.GetID(), run.GetRunID())
+		d, err := c.DescribeWorkflow(t.Context(), run.GetID(), run.GetRunID())
 		// Six events: it has ended, or waits for its second try, or has an activity for it.
-		return err == nil && (of.unheard || d.GetWorkflowExecutionInfo().GetHistoryLength() >= 6 &&
+		return err == nil && (of.unheard || d.HistoryLength >= 6 &&
 			slices.ContainsFunc(server.Calls(), func(call shoptest.Call) bool { return call.RequestID == string(request) }))
 	}, time.Minute, 50*time.Millisecond)
 	if of.terminate {
