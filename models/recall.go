@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -118,9 +119,7 @@ func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []b
 		if err != nil {
 			return err
 		}
-		// What the row knows of sending may be older than what was sent.
-		err = tx.Model(&chargeRow{}).Where("status = 'pending'").Update("sent_at", timestamp{now}).Error
-		if err != nil {
+		if err := doubtPending(tx, doubt, now); err != nil {
 			return err
 		}
 		for _, run := range remembered {
@@ -141,6 +140,20 @@ func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []b
 		}
 		return tx.Exec("UPDATE installation SET recalled = ?", incarnation).Error
 	})
+}
+
+// doubtPending notes that what is pending may have been sent, whatever its row says: the row
+// may be older. At a shop that is not idempotent that makes it a person's; whoever has a
+// call under way settles it all the same.
+func doubtPending(tx *gorm.DB, doubt billing.RunDoubt, now time.Time) error {
+	pending := tx.Model(&chargeRow{}).Where("status = 'pending'")
+	if doubt == billing.DoubtRepeat {
+		return pending.Update("sent_at", timestamp{now}).Error
+	}
+	return pending.Updates(map[string]any{
+		"status": string(billing.Unresolved), "failure_code": billing.FailureInDoubt, "settled_at": timestamp{now}, "claimed_until": nil,
+		"failure_detail": "the database was replaced while the charge was under way, and the shop is not idempotent",
+	}).Error
 }
 
 // putBackRun writes the row of a remembered run that the database lacks, or ends the one

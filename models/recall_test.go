@@ -101,6 +101,35 @@ func TestReplaced_NothingIsClaimed(t *testing.T) {
 	})
 }
 
+// What is pending may have been sent since the database was as it is: its row does not say
+// so. At a shop that is not idempotent that is a person's to settle, or of whoever has a
+// call under way.
+func TestRecalled_Pending(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		const rows = "SELECT subscription_id || ' ' || status || CASE WHEN sent_at IS NULL THEN '' ELSE ' sent' END FROM charge ORDER BY 1"
+		b.AddSubscription(t, "t", 1, "x")
+		claimed := claimPage(t, b.Store, pageOf("", "s", 10)).Charges
+		unheld := pageOf("s", last, 10)
+		unheld.Unheld = true
+		claimPage(t, b.Store, unheld)
+		require.Equal(t, []string{"s pending sent", "t pending"}, b.Lines(t, rows))
+		recall := func(doubt billing.RunDoubt) {
+			b.replace(t)
+			b.clock.set(day(1))
+			require.NoError(t, b.Recalled(t.Context(), b.installation(t).Incarnation, nil, doubt))
+		}
+		recall(billing.DoubtRepeat)
+		require.Equal(t, []string{"s pending sent", "t pending sent"}, b.Lines(t, rows))
+		permitted, _, err := b.PermitSending(t.Context(), claimed[0].RequestID, claimed[0].SentAt, "")
+		require.NoError(t, err)
+		require.False(t, permitted)
+		recall(billing.DoubtConfirm)
+		require.Equal(t, []string{"s unresolved sent", "t unresolved sent"}, b.Lines(t, rows))
+		require.Equal(t, billing.Charged, b.settle(t, claimed[0], billing.Charged).Status, "its call was under way")
+	})
+}
+
 // A run that Temporal remembers and the database lacks is there again, one that has ended
 // meanwhile ends, and those under way are in doubt; at a shop that is not idempotent they
 // wait for a person.
