@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
@@ -92,10 +93,12 @@ func (n Names) charged(workflowID string) (subscriptionID string, period billing
 	return id, period, err == nil
 }
 
-// Runs implements [activities.Temporal].
+// Runs implements [activities.Temporal]. Executions that have continued as new count as
+// well: for a moment, the list may have nothing else of a run that begins anew.
 func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing.Run, err error) {
+	known := map[string]bool{} // by the first execution; the latest comes first
 	for token := []byte(nil); ; {
-		listed, err := t.list(ctx, token, "WorkflowType = '%s' AND ExecutionStatus != 'ContinuedAsNew'", BillingRunName)
+		listed, err := t.list(ctx, token, "WorkflowType = '%s'", BillingRunName)
 		if err != nil {
 			return nil, err
 		}
@@ -103,11 +106,12 @@ func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing
 			if !strings.HasPrefix(info.GetExecution().GetWorkflowId(), t.Names.with("billing-run/")) {
 				continue // another installation's, or started by hand
 			}
-			run, err := t.run(ctx, installation, info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId())
+			run, err := t.run(ctx, installation, info.GetExecution(), known)
 			if err != nil {
 				return nil, fmt.Errorf("the history of %s: %w", info.GetExecution().GetWorkflowId(), err)
 			}
 			if run != nil {
+				known[run.ExecutionID] = true
 				runs = append(runs, *run)
 			}
 		}
@@ -118,11 +122,11 @@ func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing
 }
 
 // run reads the run that an execution is of, as it last was in its history; nil if it was
-// never recorded, or is another installation's. A run that has ended in any other way than
-// by its completion is abandoned.
-func (t Temporal) run(ctx context.Context, installation, workflowID, runID string) (run *billing.Run, err error) {
+// never recorded, is known, or is another installation's. A run that has ended in any other
+// way than by its completion is abandoned.
+func (t Temporal) run(ctx context.Context, installation string, e *common.WorkflowExecution, known map[string]bool) (run *billing.Run, err error) {
 	data := converter.GetDefaultDataConverter()
-	events := t.Client.GetWorkflowHistory(ctx, workflowID, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := t.Client.GetWorkflowHistory(ctx, e.GetWorkflowId(), e.GetRunId(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		var gone *serviceerror.NotFound
@@ -135,8 +139,9 @@ func (t Temporal) run(ctx context.Context, installation, workflowID, runID strin
 		switch attributes := event.GetAttributes().(type) {
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
 			var in RunInput
-			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil || in.Installation != installation {
-				return nil, nil // started by hand, and wrongly; or not ours
+			started := attributes.WorkflowExecutionStartedEventAttributes
+			if data.FromPayloads(started.GetInput(), &in) != nil || in.Installation != installation || known[started.GetFirstExecutionRunId()] {
+				return nil, nil // started by hand, and wrongly; or not ours; or known
 			}
 			if in.State != nil {
 				run = &in.State.Run
