@@ -168,10 +168,7 @@ func (t Temporal) run(ctx context.Context, installation string, e *common.Workfl
 
 // Charge implements [activities.Temporal].
 func (t Temporal) Charge(ctx context.Context, installation string, e activities.Execution) (*billing.Charge, error) {
-	var in ChargeInput
-	var claimed activities.ClaimChargeOutput
-	var placed activities.PlaceOrderInput
-	data := converter.GetDefaultDataConverter()
+	known := knownCharge{data: converter.GetDefaultDataConverter(), claims: map[int64]bool{}}
 	events := t.Client.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
@@ -184,32 +181,64 @@ func (t Temporal) Charge(ctx context.Context, installation string, e activities.
 		}
 		switch attributes := event.GetAttributes().(type) {
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
-			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil {
+			if known.data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &known.in) != nil {
 				return nil, nil // started by hand, and wrongly: the workflow cannot have read it either
 			}
-			if in.Installation != installation {
+			if known.in.Installation != installation {
 				return nil, nil
 			}
-		case *history.HistoryEvent_ActivityTaskScheduledEventAttributes: // PlaceOrder is the only one
-			err = data.FromPayloads(attributes.ActivityTaskScheduledEventAttributes.GetInput(), &placed)
-		case *history.HistoryEvent_MarkerRecordedEventAttributes:
-			err = readClaim(data, attributes.MarkerRecordedEventAttributes, &claimed)
 		case *history.HistoryEvent_WorkflowExecutionCompletedEventAttributes:
 			var charged billing.Charge
-			err = data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), &charged)
+			err = known.data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), &charged)
 			return &charged, err
 		case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes:
 			failure := temporal.GetDefaultFailureConverter().FailureToError(attributes.WorkflowExecutionFailedEventAttributes.GetFailure())
 			// Refused by a worker of another installation, one before it may have asked.
-			if known := FailureOf(failure); known != nil && known.Code != billing.CodeOtherInstallation {
-				return known.Charge, nil // nil where it was refused: then nothing was asked of the shop
+			if failed := FailureOf(failure); failed != nil && failed.Code != billing.CodeOtherInstallation {
+				return failed.Charge, nil // nil where it was refused: then nothing was asked of the shop
 			}
+		default:
+			err = known.read(event)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("the history of %s: %w", e.WorkflowID, err)
 		}
 	}
-	return withoutOutcome(in, claimed, placed), nil
+	return known.withoutOutcome(), nil
+}
+
+// knownCharge is what the history of a charge says before it has an outcome.
+type knownCharge struct {
+	data    converter.DataConverter
+	in      ChargeInput
+	claimed activities.ClaimChargeOutput
+	placed  activities.PlaceOrderInput
+	claims  map[int64]bool // activities that claim, by the event that has scheduled them
+	waits   bool           // for such an activity
+}
+
+// read takes up the claims and orders. What has been settled says the same of the charge
+// as the order before it.
+func (k *knownCharge) read(event *history.HistoryEvent) error {
+	switch attributes := event.GetAttributes().(type) {
+	case *history.HistoryEvent_ActivityTaskScheduledEventAttributes:
+		scheduled := attributes.ActivityTaskScheduledEventAttributes
+		if scheduled.GetActivityType().GetName() == "ClaimCharge" {
+			k.claims[event.GetEventId()], k.waits = true, true
+			return nil
+		}
+		return k.data.FromPayloads(scheduled.GetInput(), &k.placed)
+	case *history.HistoryEvent_ActivityTaskCompletedEventAttributes:
+		completed := attributes.ActivityTaskCompletedEventAttributes
+		if !k.claims[completed.GetScheduledEventId()] {
+			return nil
+		}
+		k.claimed, k.waits = activities.ClaimChargeOutput{}, false
+		return k.data.FromPayloads(completed.GetResult(), &k.claimed)
+	case *history.HistoryEvent_MarkerRecordedEventAttributes:
+		return readClaim(k.data, attributes.MarkerRecordedEventAttributes, &k.claimed)
+	}
+	return nil
 }
 
 // readClaim decodes the marker of the local activity ClaimCharge, as the SDK
@@ -223,20 +252,22 @@ func readClaim(data converter.DataConverter, marker *history.MarkerRecordedEvent
 	if err := data.FromPayloads(details["data"], &activity); err != nil || activity.ActivityType != "ClaimCharge" {
 		return err
 	}
+	*claimed = activities.ClaimChargeOutput{} // decoding into an old one would keep what is absent now
 	return data.FromPayloads(details["result"], claimed)
 }
 
 // withoutOutcome is the charge of an execution that still runs, or was ended from
-// outside. A derived request id that no activity was given is the one that a run
+// outside. One that waits for a page has that page's charge. One that waits for its claim
+// has asked nothing. A derived request id that no activity was given is the one that a run
 // derives again.
-func withoutOutcome(in ChargeInput, claimed activities.ClaimChargeOutput, placed activities.PlaceOrderInput) *billing.Charge {
+func (k *knownCharge) withoutOutcome() *billing.Charge {
 	switch {
-	case placed.Charge.RequestID == "" && claimed.Step == billing.StepPlace && claimed.Charge != nil:
-		return claimed.Charge
-	case placed.Charge.RequestID != "":
-		return &placed.Charge
-	case in.RequestID != "":
-		return &billing.Charge{RequestID: in.RequestID, SubscriptionID: in.SubscriptionID, Period: in.Period, Status: billing.Pending}
+	case k.placed.Charge.RequestID != "":
+		return &k.placed.Charge
+	case k.claimed.Charge != nil && (k.claimed.Step == billing.StepPlace || k.claimed.Step == billing.StepJoin):
+		return k.claimed.Charge
+	case k.in.RequestID != "" && !k.waits:
+		return &billing.Charge{RequestID: k.in.RequestID, SubscriptionID: k.in.SubscriptionID, Period: k.in.Period, Status: billing.Pending}
 	}
 	return nil
 }
