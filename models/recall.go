@@ -97,7 +97,7 @@ func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) e
 }
 
 // Recalled notes that the incarnation of the database has been looked through, so that it
-// may charge again. All pending charges may have been sent by now. It puts back the rows of
+// may charge again. All pending charges may have been sent by now, and nobody holds them. It puts back the rows of
 // the runs that it lacks, and those that have ended meanwhile end. Each run that was under way, by its row or by Temporal, gets the
 // doubt; with [billing.DoubtConfirm] it is paused for a person.
 //
@@ -120,6 +120,12 @@ func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []b
 		}
 		// What the row knows of sending may be older than what was sent.
 		err = tx.Model(&chargeRow{}).Where("status = 'pending'").Update("sent_at", timestamp{now}).Error
+		if err == nil {
+			// Nobody holds a claim in another database than the one in which it was made. A
+			// page that is still at work settles what it has asked for all the same.
+			err = tx.Model(&chargeRow{}).Where("status = 'pending' AND claimed_until IS NOT NULL").
+				Updates(map[string]any{"claimed_until": nil, "owner": billing.Nobody}).Error
+		}
 		if err != nil {
 			return err
 		}
