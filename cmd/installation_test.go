@@ -70,10 +70,16 @@ type cluster struct {
 // startCluster starts a server over the files in the directory, new ones if it is empty.
 func startCluster(t *testing.T, dir string) cluster {
 	t.Helper()
+	return startClusterAt(t, dir, "0")
+}
+
+// startClusterAt starts it at the port.
+func startClusterAt(t *testing.T, dir, port string) cluster {
+	t.Helper()
 	for _, way := range []string{filepath.Dir(dir), dir} { // PostgreSQL does not run as root
 		require.NoError(t, os.Chmod(way, 0o711))
 	}
-	p := start(t, binary(t, "TEST_DRAYMAN_DEV"), []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}, "postgres", "--port", "0", "--data", dir)
+	p := start(t, binary(t, "TEST_DRAYMAN_DEV"), []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}, "postgres", "--port", port, "--data", dir)
 	return cluster{p, p.find(t, `(postgres://\S+)`), dir}
 }
 

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -146,11 +147,13 @@ func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []b
 // may be older. At a shop that is not idempotent that makes it a person's; whoever has a
 // call under way settles it all the same.
 func doubtPending(tx *gorm.DB, doubt billing.RunDoubt, now time.Time) error {
-	pending := tx.Model(&chargeRow{}).Where("status = 'pending'")
+	pending := func() *gorm.DB { return tx.Model(&chargeRow{}).Where("status = 'pending'") }
 	if doubt == billing.DoubtRepeat {
-		return pending.Update("sent_at", timestamp{now}).Error
+		// Nobody holds a claim in another database than the one in which it was made.
+		held := pending().Where("claimed_until IS NOT NULL").Updates(map[string]any{"claimed_until": nil, "owner": billing.Nobody})
+		return cmp.Or(held.Error, pending().Update("sent_at", timestamp{now}).Error)
 	}
-	return pending.Updates(map[string]any{
+	return pending().Updates(map[string]any{
 		"status": string(billing.Unresolved), "failure_code": billing.FailureInDoubt, "settled_at": timestamp{now}, "claimed_until": nil,
 		"failure_detail": "the database was replaced while the charge was under way, and the shop is not idempotent",
 	}).Error

@@ -184,6 +184,23 @@ func TestRecalled_Runs(t *testing.T) {
 	}
 }
 
+// The claims of a replaced database are held by nobody, but whose workflow has them keeps
+// its own; all may have been sent.
+func TestRecalled_NobodyHoldsAClaim(t *testing.T) {
+	t.Parallel()
+	onRun(t, func(t *testing.T, b bundle) {
+		b.claim(t, "of-a-workflow", billing.ChargeOwner)
+		b.Exec(t, "UPDATE charge SET sent_at = NULL")
+		b.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
+			SELECT 'of-a-page', 'other', period, status, 'page 1', $1, customer_id, sku_id, created_at FROM charge`, day(9))
+
+		require.NoError(t, b.Recalled(t.Context(), b.installation(t).Incarnation, nil, billing.DoubtRepeat))
+
+		require.Equal(t, []string{"of-a-page " + billing.Nobody, "of-a-workflow " + billing.ChargeOwner}, b.Lines(t,
+			"SELECT request_id || ' ' || owner FROM charge WHERE claimed_until IS NULL AND sent_at IS NOT NULL ORDER BY request_id"))
+	})
+}
+
 // A page may have ordered what the ledger lacks. At an idempotent shop a new claim repeats
 // the request id that the page would have used; at another one it asks nothing.
 func TestClaimCharge_InAMonthInDoubt(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
@@ -106,11 +107,11 @@ func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing
 			if !strings.HasPrefix(id, t.Names.with("billing-run/")) {
 				continue // another installation's, or started by hand
 			}
-			run, err := t.run(ctx, installation, id, info.GetExecution().GetRunId())
+			run, err := t.run(ctx, installation, info.GetExecution(), known)
 			if err != nil {
 				return nil, fmt.Errorf("the history of %s: %w", id, err)
 			}
-			if run != nil && !known[run.ExecutionID] {
+			if run != nil {
 				known[run.ExecutionID] = true
 				runs = append(runs, *run)
 			}
@@ -122,11 +123,11 @@ func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing
 }
 
 // run reads the run that an execution is of, as it last was in its history; nil if it was
-// never recorded, or is another installation's. A run that has ended in any other way than
-// by its completion is abandoned.
-func (t Temporal) run(ctx context.Context, installation, workflowID, runID string) (run *billing.Run, err error) {
+// never recorded, is known by its first execution, or is another installation's. A run that
+// has ended in any other way than by its completion is abandoned.
+func (t Temporal) run(ctx context.Context, installation string, e *common.WorkflowExecution, known map[string]bool) (run *billing.Run, err error) {
 	data := converter.GetDefaultDataConverter()
-	events := t.Client.GetWorkflowHistory(ctx, workflowID, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := t.Client.GetWorkflowHistory(ctx, e.GetWorkflowId(), e.GetRunId(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		var gone *serviceerror.NotFound
@@ -139,8 +140,9 @@ func (t Temporal) run(ctx context.Context, installation, workflowID, runID strin
 		switch attributes := event.GetAttributes().(type) {
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
 			var in RunInput
-			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil || in.Installation != installation {
-				return nil, nil // started by hand, and wrongly; or not ours
+			started := attributes.WorkflowExecutionStartedEventAttributes
+			if data.FromPayloads(started.GetInput(), &in) != nil || in.Installation != installation || known[started.GetFirstExecutionRunId()] {
+				return nil, nil // started by hand, and wrongly; or not ours; or known
 			}
 			if in.State != nil {
 				run = &in.State.Run
@@ -167,7 +169,7 @@ func (t Temporal) run(ctx context.Context, installation, workflowID, runID strin
 
 // Charge implements [activities.Temporal].
 func (t Temporal) Charge(ctx context.Context, installation string, e activities.Execution) (*billing.Charge, error) {
-	var told story
+	told := story{claims: map[int64]bool{}}
 	events := t.Client.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
@@ -194,7 +196,8 @@ type story struct {
 	in       ChargeInput
 	claimed  activities.ClaimChargeOutput
 	placed   activities.PlaceOrderInput
-	refused  bool // the local claim has failed, so that nothing was sent on the strength of it
+	claims   map[int64]bool // activities that claim, by the event that has scheduled them
+	waits    bool           // for such an activity: the local claim has failed, and sent nothing
 	tasks    int  // begun
 	through  int  // completed
 	broken   bool // a task was not completed by the worker that began it
@@ -216,9 +219,14 @@ func (s *story) read(event *history.HistoryEvent) (err error) {
 	case *history.HistoryEvent_ActivityTaskScheduledEventAttributes:
 		switch scheduled := attributes.ActivityTaskScheduledEventAttributes; scheduled.GetActivityType().GetName() {
 		case "ClaimCharge":
-			s.refused = true
+			s.claims[event.GetEventId()], s.waits = true, true
 		case "PlaceOrder":
 			err = data.FromPayloads(scheduled.GetInput(), &s.placed)
+		}
+	case *history.HistoryEvent_ActivityTaskCompletedEventAttributes:
+		if completed := attributes.ActivityTaskCompletedEventAttributes; s.claims[completed.GetScheduledEventId()] {
+			s.claimed, s.waits = activities.ClaimChargeOutput{}, false
+			err = data.FromPayloads(completed.GetResult(), &s.claimed)
 		}
 	case *history.HistoryEvent_MarkerRecordedEventAttributes:
 		err = readClaim(data, attributes.MarkerRecordedEventAttributes, &s.claimed)
@@ -248,11 +256,11 @@ func (s *story) charge() (*billing.Charge, error) {
 		return s.outcome, nil
 	case placed.RequestID != "":
 		return &placed, nil
-	case s.claimed.Step == billing.StepPlace && s.claimed.Charge != nil:
-		return s.claimed.Charge, nil
+	case s.claimed.Charge != nil && (s.claimed.Step == billing.StepPlace || s.claimed.Step == billing.StepJoin):
+		return s.claimed.Charge, nil // its own, or that of the page for which it waits
 	case s.in.RequestID == "": // a run asks again for the one that it derives
 		return nil, nil
-	case s.tasks == 0, s.refused && !s.broken: // no worker has begun; or the claim was refused
+	case s.tasks == 0, s.waits && !s.broken: // no worker has begun; or the claim was refused
 		return nil, nil
 	case s.tasks > s.through && !s.broken:
 		return nil, errBegins
@@ -273,6 +281,7 @@ func readClaim(data converter.DataConverter, marker *history.MarkerRecordedEvent
 	if err := data.FromPayloads(details["data"], &activity); err != nil || activity.ActivityType != "ClaimCharge" {
 		return err
 	}
+	*claimed = activities.ClaimChargeOutput{} // decoding into an old one would keep what is absent now
 	return data.FromPayloads(details["result"], claimed)
 }
 
