@@ -419,15 +419,17 @@ func (p *page) settle(ctx context.Context, charges []billing.PlacedCharge) error
 	}
 }
 
-// judge looks at what came of a batch: if most orders of the page fail, it stops. The
-// claims of a page that has stopped stay its own, for when it goes on.
+// judge looks at what came of a batch: if most orders that the page has sent fail, it stops.
+// An order in doubt fails, too: else a shop that is down would leave a whole month
+// unresolved. The claims of a page that has stopped stay its own, for when it goes on.
 func (p *page) judge(placed []billing.PlacedCharge) {
 	detail := ""
 	for _, c := range placed {
-		if c.Attempts > 0 {
-			p.tried++
+		if c.Attempts == 0 {
+			continue // not sent, because the time for it was over
 		}
-		if c.Status == billing.Pending {
+		p.tried++
+		if c.Status == billing.Pending || c.Status == billing.Unresolved {
 			p.failed++
 			detail = c.FailureDetail
 		}
