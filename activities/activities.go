@@ -69,9 +69,15 @@ type Activities struct {
 	temporal Temporal
 	log      *slog.Logger
 
-	atOnce  *semaphore.Weighted // calls of workflow tasks
-	placing singleflight.Group  // PlaceOrder under way, by request id
-	calls   singleflight.Group  // calls to the shop under way, by request id
+	atOnce *semaphore.Weighted // calls of workflow tasks
+
+	// Temporal may lose sight of an attempt that is alive, and start another one in this
+	// process. The other one joins what is under way. PlaceOrder is joined as a whole, by
+	// what it is asked for: at a shop that is not idempotent, a second permission to send
+	// would be refused, and the order be in doubt, while the answer is on its way. Calls to
+	// the shop are joined by request id, for pages also, which settle a batch at once.
+	placing singleflight.Group
+	calls   singleflight.Group
 }
 
 // New makes the activities of a worker.
