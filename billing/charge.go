@@ -43,15 +43,14 @@ type Charge struct {
 	CreatedAt      time.Time       `json:"created_at"`
 	SettledAt      *time.Time      `json:"settled_at,omitempty"`
 
-	// Owner is who works on a pending charge; nobody else takes it over before
-	// ClaimedUntil (zero: at any time). The API does not show them.
+	// Owner is who works on a pending charge, and ClaimedUntil until when it holds the
+	// claim (zero: it does not). The API does not show them.
 	Owner        string    `json:"owner,omitempty"`
 	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
 	RunID        string    `json:"run_id,omitempty"` // the billing run that claimed it, "" for a request
 	// SentAt is zero if the shop has certainly made no order under the request id and
-	// no request is under way. Every claim sets it, and only who knows that nothing
-	// was ordered clears it. It is the time of the first request that may have left;
-	// see [Claim] for what a claim may send.
+	// no request is under way. docs/product.md says who sets and clears it, and what a
+	// claim may send.
 	SentAt time.Time `json:"sent_at,omitzero"`
 
 	// Installation is the id of the installation that claimed the charge.

@@ -298,12 +298,11 @@ type settledRow struct {
 	NotOrdered bool `json:"not_ordered"`
 }
 
-// SettlePage records how the claims of a page ended, all in one statement. One
-// that is still pending is held no longer, so that a workflow can take it over at once;
-// with letGo it becomes nobody's, and the run starts that workflow, else it stays the
-// page's. Nothing changes if somebody has taken it over, or got permission to send it,
-// since: then its time of sending is no longer the one that the page knows. That time is
-// cleared if the page knows that nothing was ordered. A row that is missing is written anew, as by
+// SettlePage records how the claims of a page ended, all in one statement. A claim that is
+// still pending is held no longer, so that a workflow can take it over at once. With letGo
+// it becomes nobody's, and the sweep starts that workflow; else it stays the page's. Its
+// sent_at is cleared if the page knows that nothing was ordered. Nothing changes if its
+// sent_at is no longer the one that the page knows. A missing row is written anew, as by
 // [Store.SettleCharge].
 func (s *Store) SettlePage(ctx context.Context, charges []billing.PlacedCharge, letGo bool) error {
 	if len(charges) == 0 {
