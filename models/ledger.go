@@ -18,7 +18,7 @@ import (
 var ErrClaimRaced = errors.New("another claim of the subscription came first; try again")
 
 // ChargeFacts reads what a charge request meets now: the subscription, its
-// standing, and the ledger. It locks nothing, so it only foretells the claim.
+// standing, and the ledger. It locks nothing: a claim may meet something else.
 func (s *Store) ChargeFacts(ctx context.Context, req billing.ChargeRequest) (billing.ChargeFacts, error) {
 	tx := s.read.WithContext(ctx)
 	now, err := s.now(tx)
@@ -56,8 +56,8 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 // derives says that a run asks, and that the claim is to derive the request id.
 func derives(req billing.ChargeRequest) bool { return req.RequestID == "" && req.RunID != "" }
 
-// standing returns, of the charges that a request meets, the one that stands, and the
-// one under the same request id, see [billing.ChargeFacts].
+// standing returns two of the charges that a request meets, see [billing.ChargeFacts]: the
+// one that stands, and the one under the same request id.
 func standing(charges []billing.Charge, req billing.ChargeRequest) (open, same *billing.Charge) {
 	var tried *billing.Charge
 	for i := range charges {
@@ -213,9 +213,9 @@ func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	return nil
 }
 
-// insertClaim makes a new claim. In a month in which pages may have ordered what the
-// ledger lacks, the claim gets the request id under which they would have, or is
-// unresolved at once, see [billing.RunDoubt].
+// insertClaim makes a new claim. In a month in doubt, pages may have ordered what the ledger
+// lacks. The claim then gets the request id that they would have used, or is unresolved at
+// once; see [billing.RunDoubt] and decision 0019.
 func (s *Store) insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	if err := mayBegin(tx, by); err != nil {
 		return err
