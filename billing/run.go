@@ -306,8 +306,8 @@ type Progress struct {
 	BegunAt *time.Time `json:"begun_at,omitempty"`
 	// OrdersPerSecond is the average since then, pauses included.
 	OrdersPerSecond float64 `json:"average_orders_per_second"`
-	// ExpectedEnd is when nobody is left, at that average; nil where it cannot be
-	// told or there is nobody left.
+	// ExpectedEnd is when nobody is left, at that average; nil if it cannot be told or
+	// nobody is left.
 	ExpectedEnd *time.Time `json:"expected_end,omitempty"`
 }
 

@@ -39,7 +39,7 @@ func (t Temporal) StartRecall(ctx context.Context, installation string) error {
 	return err
 }
 
-// list is one page of the executions that the query finds.
+// list returns one list page of the executions that the query finds.
 func (t Temporal) list(ctx context.Context, token []byte, query string, arguments ...any) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	return t.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace: t.Namespace, PageSize: executionsPage, NextPageToken: token, Query: fmt.Sprintf(query, arguments...),
@@ -117,9 +117,9 @@ func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing
 	}
 }
 
-// run reads the run that an execution is of, as it last was in its history; nil if it was
-// never recorded, or is another installation's. A run that has ended in any other way than
-// by its completion is abandoned.
+// run reads the run of an execution, as its history last shows it; nil if it was never
+// recorded, or is another installation's. If the execution has ended without completing, the
+// run is abandoned.
 func (t Temporal) run(ctx context.Context, installation, workflowID, runID string) (run *billing.Run, err error) {
 	data := converter.GetDefaultDataConverter()
 	events := t.Client.GetWorkflowHistory(ctx, workflowID, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
@@ -136,7 +136,7 @@ func (t Temporal) run(ctx context.Context, installation, workflowID, runID strin
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
 			var in RunInput
 			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil || in.Installation != installation {
-				return nil, nil // started by hand, and wrongly; or not ours
+				return nil, nil // a person has started it with a wrong input; or it is not ours
 			}
 			if in.State != nil {
 				run = &in.State.Run
@@ -180,7 +180,7 @@ func (t Temporal) Charge(ctx context.Context, installation string, e activities.
 		switch attributes := event.GetAttributes().(type) {
 		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
 			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil {
-				return nil, nil // started by hand, and wrongly: the workflow cannot have read it either
+				return nil, nil // a person has started it with a wrong input, which the workflow refuses
 			}
 			if in.Installation != installation {
 				return nil, nil
@@ -197,7 +197,7 @@ func (t Temporal) Charge(ctx context.Context, installation string, e activities.
 			failure := temporal.GetDefaultFailureConverter().FailureToError(attributes.WorkflowExecutionFailedEventAttributes.GetFailure())
 			// Refused by a worker of another installation, one before it may have asked.
 			if known := FailureOf(failure); known != nil && known.Code != billing.CodeOtherInstallation {
-				return known.Charge, nil // nil where it was refused: then nothing was asked of the shop
+				return known.Charge, nil // nil if it was refused: then nothing was asked of the shop
 			}
 		}
 		if err != nil {
@@ -221,9 +221,9 @@ func readClaim(data converter.DataConverter, marker *history.MarkerRecordedEvent
 	return data.FromPayloads(details["result"], claimed)
 }
 
-// withoutOutcome is the charge of an execution that still runs, or was ended from
-// outside. A derived request id that no activity was given is the one that a run
-// derives again.
+// withoutOutcome is the charge of an execution that still runs, or was ended from outside.
+// Its request id is "" if it is to be derived and was given to no activity: then a run
+// derives the same one.
 func withoutOutcome(in ChargeInput, claimed activities.ClaimChargeOutput, placed activities.PlaceOrderInput) *billing.Charge {
 	switch {
 	case placed.Charge.RequestID == "" && claimed.Step == billing.StepPlace && claimed.Charge != nil:
