@@ -203,7 +203,7 @@ func TestPlaceOrder_NotIdempotent_TakenOver(t *testing.T) {
 }
 
 // In another installation's database nothing is sent, whatever the row says.
-func TestPlaceOrder_ARestoredDatabaseSendsNothing(t *testing.T) {
+func TestPlaceOrder_RestoredDatabaseSendsNothing(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, false)
@@ -276,7 +276,7 @@ func TestChargePage_ClearsWhatIsCertain(t *testing.T) {
 
 // A page that runs again finds its claims. What an earlier try may have sent stays in
 // doubt, however certain the answer to this one is.
-func TestChargePage_ASecondTry(t *testing.T) {
+func TestChargePage_SecondTry(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name             string
