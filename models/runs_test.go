@@ -19,7 +19,7 @@ import (
 	"drayman/models/modelstest"
 )
 
-// settings are those of a run, of so many orders a second.
+// settings are those of a run at a pace, in orders a second.
 func settings(pace float64) billing.RunSettings {
 	return billing.RunSettings{OrdersPerSecond: pace}.WithDefaults()
 }

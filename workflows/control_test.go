@@ -33,13 +33,13 @@ func TestBillingRun_UpdatesAtOnce(t *testing.T) {
 					all.Go(func() {
 						switch {
 						case i == 6+round%4:
-							wish(t, c, workflows.CancelUpdate)
+							tryUpdate(t, c, workflows.CancelUpdate)
 						case i%3 == 0:
-							wish(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
+							tryUpdate(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
 						case i%3 == 1:
-							wish(t, c, workflows.ResumeUpdate)
+							tryUpdate(t, c, workflows.ResumeUpdate)
 						default:
-							wish(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 1 + float64(i)/10})
+							tryUpdate(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 1 + float64(i)/10})
 						}
 					})
 				}
@@ -123,8 +123,8 @@ func TestBillingRun_RowIsDeleted(t *testing.T) {
 	}
 }
 
-// wish is an update that may come too late.
-func wish(t *testing.T, c client.Client, name string, args ...any) {
+// tryUpdate sends an update that may come too late.
+func tryUpdate(t *testing.T, c client.Client, name string, args ...any) {
 	handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
 		WorkflowID: workflows.Names("").RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
