@@ -32,6 +32,7 @@ type books struct {
 	cutOffs map[string]time.Time // of runs, by id
 	read    time.Time            // when the tables were; all changes are made by then
 	leaks   []string             // files in which the shop's secret stands
+	lapses  []lapse              // what the database has been made to forget
 }
 
 // row is a charge of the ledger.
@@ -43,7 +44,11 @@ type row struct {
 	SettledAt                                         *time.Time
 	Failure                                           *string
 	Run                                               *string
+	Owner                                             string
 }
+
+// stands says that the row is an order or may be one.
+func (r row) stands() bool { return r.Status != "declined" && r.Status != "withdrawn" }
 
 // subscription is a row with its history, the latest last.
 type subscription struct {
@@ -71,7 +76,7 @@ type report struct {
 }
 
 func (c *campaign) readBooks(ctx context.Context) (*books, error) {
-	b := &books{plan: c.plan, months: c.months, subs: map[string]subscription{}, reports: map[string]report{}, cutOffs: map[string]time.Time{}, read: time.Now()}
+	b := &books{plan: c.plan, months: c.months, subs: map[string]subscription{}, reports: map[string]report{}, cutOffs: map[string]time.Time{}, lapses: c.lapses, read: time.Now()}
 	var err error
 	if b.orders, err = readBook(c.bookFile()); err != nil {
 		return nil, fmt.Errorf("the shop's book: %w", err)
@@ -98,7 +103,7 @@ func (c *campaign) readBooks(ctx context.Context) (*books, error) {
 
 func (c *campaign) readTables(ctx context.Context, b *books) error {
 	rows, err := c.db.Query(ctx, `SELECT request_id, subscription_id, period, status, customer_id, shop_order, created_at,
-		resolved_by, resolved_note, settled_at, failure_detail, run_id FROM charge ORDER BY created_at, request_id`)
+		resolved_by, resolved_note, settled_at, failure_detail, run_id, owner FROM charge ORDER BY created_at, request_id`)
 	if err != nil {
 		return err
 	}

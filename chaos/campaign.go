@@ -9,6 +9,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,15 @@ type campaign struct {
 	kills      atomic.Int64
 	poison     atomic.Int64
 	unanswered atomic.Int64 // customers who gave up
+
+	cluster sync.Mutex   // PostgreSQL is killed, copied or replaced by one at a time
+	desk    sync.RWMutex // no person settles while the database is replaced
+	lapses  []lapse      // guarded by desk
+	copied  copies
+	spare   *backup // for the aftermath
+
+	mu     sync.Mutex
+	failed findings // what of the plan could not be carried out
 }
 
 // result is what a campaign came to.
@@ -33,6 +43,7 @@ type result struct {
 	Took     time.Duration `json:"took"`
 	Kills    int           `json:"kills"`
 	Toxics   int           `json:"toxics"`
+	Setbacks []lapse       `json:"setbacks"`
 	Figures  figures       `json:"figures"`
 	Findings []string      `json:"findings"`
 }
@@ -63,17 +74,28 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 		return nil, err
 	}
 	c.out.Printf("seed %d: left in peace after %s, %d kills", s.Seed, time.Since(begun).Round(time.Second), c.kills.Load())
-	unkept := append(c.unkept(), c.settle(ctx)...)
-	if err := client.close(); err != nil {
-		return nil, fmt.Errorf("the log of answers: %w", err)
-	}
-	books, err := c.readBooks(ctx)
+	books, found, err := c.close(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if c.spare != nil {
+		c.out.Printf("seed %d: settled after %s, %d findings", s.Seed, time.Since(begun).Round(time.Second), len(found))
+		if err := c.aftermath(ctx); err != nil {
+			return nil, err
+		}
+		c.out.Printf("seed %d: after the setback in peace %s", s.Seed, time.Since(begun).Round(time.Second))
+		var again findings
+		if books, again, err = c.close(ctx); err != nil {
+			return nil, err
+		}
+		found = merged(found, again)
+	}
+	if err := client.close(); err != nil {
+		return nil, fmt.Errorf("the log of answers: %w", err)
+	}
 	r := &result{
-		Sizes: s, Kills: int(c.kills.Load()), Toxics: int(c.poison.Load()),
-		Figures: books.figures(), Findings: append(unkept, books.check()...),
+		Sizes: s, Kills: int(c.kills.Load()), Toxics: int(c.poison.Load()), Setbacks: c.lapses,
+		Figures: books.figures(), Findings: append(c.unkept(), found...),
 	}
 	r.Took = time.Since(begun)
 	if len(r.Findings) > 0 {
@@ -82,6 +104,27 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 		}
 	}
 	return r, writeJSON(filepath.Join(dir, "result.json"), r)
+}
+
+// close settles everything and holds the books against each other.
+func (c *campaign) close(ctx context.Context) (*books, findings, error) {
+	unsettled := c.settle(ctx)
+	books, err := c.readBooks(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return books, append(unsettled, books.check()...), nil
+}
+
+// merged are the findings before the setback in peace, and those that are new after it.
+func merged(before, after findings) findings {
+	all := slices.Clone(before)
+	for _, finding := range after {
+		if !slices.Contains(before, finding) {
+			all.add("after the setback in peace: %s", finding)
+		}
+	}
+	return all
 }
 
 // months are the current period and those before it, as drayman writes them.
@@ -96,7 +139,7 @@ func months(now time.Time, n int) []string {
 
 // unkept says what of the plan was not carried out, or went unanswered.
 func (c *campaign) unkept() []string {
-	var f findings
+	f := slices.Clone(c.failed)
 	if n := c.unanswered.Load(); n > 0 {
 		f.add("%d customers were never answered for good", n)
 	}
@@ -141,10 +184,10 @@ func (c *campaign) rage(whole context.Context) error {
 	})
 	all.Go(func() {
 		each(ctx, begin, c.plan.Runs, func(s runStep) (time.Duration, func()) {
-			return s.At, func() { c.client.operate(ctx, c.months[s.Month], s) }
+			return s.At, func() { c.operate(ctx, c.months[s.Month], s) }
 		}, &all)
 	})
-	all.Go(func() { c.client.watchRuns(ctx, c.months) })
+	all.Go(func() { c.watchRuns(ctx) })
 	c.disturb(ctx, begin, &all)
 	all.Wait()
 	err := c.calm(patience)
@@ -159,6 +202,7 @@ func (c *campaign) disturb(ctx context.Context, begin time.Time, all *sync.WaitG
 			return k.At, func() { c.kill(ctx, k) }
 		}, all)
 	})
+	c.setBack(begin, all)
 	var number atomic.Int64
 	for name, link := range c.links { // one toxic at a time on each
 		all.Go(func() {
@@ -189,6 +233,13 @@ func (c *campaign) disturb(ctx context.Context, begin time.Time, all *sync.WaitG
 }
 
 func (c *campaign) kill(ctx context.Context, k kill) {
+	if k.Node == "postgres" {
+		c.cluster.Lock()
+		defer c.cluster.Unlock()
+	}
+	if ctx.Err() != nil {
+		return
+	}
 	if !c.nodes[k.Node].kill(ctx, k.Down) {
 		return
 	}

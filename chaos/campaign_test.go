@@ -27,7 +27,7 @@ func TestCampaign(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out, complaints bytes.Buffer
 			err := run(t.Context(), []string{
-				"--shop-idempotent=" + mode, "--duration=45s", "--subscriptions=700", "--months=3", "--kills=26",
+				"--shop-idempotent=" + mode, "--duration=45s", "--subscriptions=700", "--months=3", "--kills=26", "--restores=1", "--failovers=1",
 				"--drayman=" + program("TEST_DRAYMAN", "../bin/drayman"), "--drayman-dev=" + program("TEST_DRAYMAN_DEV", "../bin/drayman-dev"),
 			}, &out, &complaints)
 			t.Log(out.String())

@@ -18,6 +18,7 @@ type figures struct {
 	Charged       int         `json:"charged"`
 	Declined      int         `json:"declined"`
 	ResolvedByMan int         `json:"resolved_by_hand"`
+	CopiedByMan   int         `json:"copied_by_hand"`
 	Answers       map[int]int `json:"answers"` // by HTTP status; 0: none came
 	Subscriptions int         `json:"subscriptions"`
 }
@@ -30,6 +31,9 @@ func (b *books) figures() figures {
 			f.Charged++
 		case "declined":
 			f.Declined++
+		}
+		if r.Owner == byHand {
+			f.CopiedByMan++
 		}
 		if r.ResolvedBy != nil {
 			f.ResolvedByMan++
@@ -86,17 +90,20 @@ func (b *books) monthOf(o shoptest.Order) string {
 	return b.months[0]
 }
 
-// checkOrders: no customer, who has one subscription, has two orders for a month;
-// each order has its charged row.
+// checkOrders: no subscription has two orders for a month, whatever the database was
+// made to forget; each order has its charged row.
 func (b *books) checkOrders(f *findings) {
 	rows, seen := b.keyed(), map[string]shoptest.Order{}
-	for _, o := range b.orders {
-		key := o.CustomerID + " " + b.monthOf(o)
+	for _, o := range b.orders { // first of all findings
+		key := b.payer(o) + " " + b.monthOf(o)
 		if first, twice := seen[key]; twice {
 			f.add("two orders for %s: %s at %s and %s at %s", key, first.RequestID, clock(first.CreatedAt), o.RequestID, clock(o.CreatedAt))
 		}
 		seen[key] = o
+	}
+	for _, o := range b.orders {
 		switch r, ok := rows[o.RequestID]; {
+		case !ok && b.orderMayBeForgotten(o):
 		case !ok:
 			f.add("the ledger has no row for order %s of %s", o.RequestID, o.CustomerID)
 		case r.Status != "charged":
@@ -105,7 +112,7 @@ func (b *books) checkOrders(f *findings) {
 			f.add("order %s is %s's for %s, its row %s's for %s", o.RequestID, o.CustomerID, b.monthOf(o), r.Customer, r.Period)
 		case r.Order != nil && orderID([]byte(*r.Order)) != "" && orderID([]byte(*r.Order)) != o.OrderID:
 			f.add("the row of %s has another order's number", o.RequestID)
-		case o.CreatedAt.Before(r.CreatedAt):
+		case o.CreatedAt.Before(r.CreatedAt) && !b.claimForgotten(o, r):
 			f.add("order %s of %s is older than its claim of %s", o.RequestID, clock(o.CreatedAt), clock(r.CreatedAt))
 		case r.SettledAt != nil && r.SettledAt.Before(o.CreatedAt.Truncate(time.Microsecond)):
 			f.add("row %s was settled at %s, before its order of %s", o.RequestID, clock(*r.SettledAt), clock(o.CreatedAt))
@@ -128,11 +135,11 @@ func (b *books) checkLedger(f *findings) {
 	mayDecline := set(b.plan.declined(false))
 	standing := map[string]string{}
 	for _, r := range b.ledger {
-		if s := b.subs[r.Subscription]; !s.eligibleAt(r.CreatedAt) {
+		if s := b.subs[r.Subscription]; !s.eligibleAt(r.CreatedAt) && !b.eligibilityForgotten(r) {
 			f.add("row %s was claimed at %s, when its subscription was not eligible", r.RequestID, clock(r.CreatedAt))
 		}
 		key := r.Subscription + " " + r.Period
-		if r.Status != "declined" {
+		if r.stands() {
 			if other, twice := standing[key]; twice {
 				f.add("two charges stand for %s: %s and %s", key, other, r.RequestID)
 			}
@@ -154,9 +161,9 @@ func (b *books) checkDue(f *findings) {
 	}
 	for _, r := range b.ledger {
 		switch {
-		case r.Run == nil && r.Period != b.months[0]:
+		case r.Run == nil && r.Period != b.months[0] && r.Owner != byHand:
 			f.add("row %s is for %s, and of no run", r.RequestID, r.Period)
-		case r.Run != nil && !b.subs[r.Subscription].eligibleAt(b.cutOffs[*r.Run]):
+		case r.Run != nil && !b.subs[r.Subscription].eligibleAt(b.cutOffs[*r.Run]) && !b.cutOffForgotten(r):
 			f.add("row %s is of run %s, in which its subscription was not due", r.RequestID, *r.Run)
 		}
 	}
@@ -167,7 +174,7 @@ func checkOutcome(f *findings, r row, booked, mayDecline bool) {
 	switch {
 	case r.Status == "charged" && !booked:
 		f.add("row %s is charged, but the shop has no such order", r.RequestID)
-	case r.Status != "charged" && r.Status != "declined":
+	case r.Status != "charged" && r.stands():
 		f.add("row %s is still %s", r.RequestID, r.Status)
 	case r.Status == "declined" && r.ResolvedBy == nil && !mayDecline:
 		f.add("row %s is declined, though the shop never declined %s: %s", r.RequestID, r.Customer, value(r.Failure))
@@ -194,10 +201,22 @@ func (b *books) checkAnswers(f *findings) {
 		if statusPath.MatchString(a.Path) {
 			allowed = []int{0, http.StatusOK, http.StatusServiceUnavailable}
 		}
+		if code(a) == "database_replaced" && a.RetryAfter == 0 {
+			f.add("%s %s was refused with database_replaced, and without Retry-After", a.Method, a.Path)
+		}
 		if !slices.Contains(allowed, a.Status) {
 			f.add("%s %s was answered %d: %s%s", a.Method, a.Path, a.Status, a.Answer, a.Error)
 		}
 	}
+}
+
+// code is that of a problem; "" of any other answer.
+func code(a exchange) string {
+	var problem struct {
+		Code string `json:"code"`
+	}
+	_ = json.Unmarshal(a.Answer, &problem) // an answer without a code is no problem
+	return problem.Code
 }
 
 // checkChargeAnswer holds the answer to a charge against the ledger.
@@ -213,14 +232,17 @@ func (b *books) checkChargeAnswer(f *findings, rows map[string]row, subscription
 	case a.Status == http.StatusOK:
 		b.checkCharged(f, rows, subscription, a)
 	case a.Status == http.StatusPaymentRequired:
-		if r := rows[problem.Charge.RequestID]; r.Status != "declined" || r.Subscription != subscription {
+		if r := rows[problem.Charge.RequestID]; (r.Status != "declined" || r.Subscription != subscription) && !b.declineForgotten(a, r, subscription) {
 			f.add("%s was answered 402 for %q, whose row is %q", a.Path, problem.Charge.RequestID, r.Status)
 		}
 	case a.Status == http.StatusConflict && problem.Code == "not_eligible":
-		if !b.subs[subscription].everNotEligible(a.Sent.Add(-clientPatience), a.Got) {
+		if !b.subs[subscription].everNotEligible(a.Sent.Add(-clientPatience), a.Got) && !b.changeForgotten(subscription, a.Sent.Add(-clientPatience), a.Got) {
 			f.add("%s was refused as not eligible, and was eligible all the time: %s", subscription, a.Answer)
 		}
 	case a.Status == http.StatusConflict && problem.Code == "charge_unresolved":
+	case a.Status == http.StatusServiceUnavailable && problem.Code == "database_replaced" && a.RetryAfter == 0:
+		f.add("%s was refused with database_replaced, and without Retry-After", a.Path)
+	case a.Status == http.StatusNotFound && b.subscriptionForgotten(subscription):
 	case a.Status != 0 && a.Status != http.StatusAccepted && a.Status != http.StatusServiceUnavailable:
 		f.add("%s was answered %d: %s%s", a.Path, a.Status, a.Answer, a.Error)
 	}
@@ -240,10 +262,12 @@ func (b *books) checkCharged(f *findings, rows map[string]row, subscription stri
 	}
 	r, ok := rows[charge.RequestID]
 	switch {
+	case !ok && b.answerMayBeForgotten(a, subscription, charge.RequestID):
 	case !ok || r.Status != "charged" || r.Subscription != subscription || r.Period != charge.Period:
 		f.add("%s was answered 200 with %s, which the ledger denies", a.Path, charge.RequestID)
-	case r.SettledAt == nil || r.SettledAt.After(a.Got):
+	case r.SettledAt == nil || r.SettledAt.After(a.Got) && !b.forgettable(a):
 		f.add("%s was answered 200 before the ledger had it", a.Path)
+	case r.Order == nil && !b.plan.Sizes.Idempotent && b.forgettable(a): // a person copies that there is one
 	case orderID(charge.Order) != "" && (r.Order == nil || orderID(charge.Order) != orderID([]byte(*r.Order))):
 		f.add("%s was answered with an order that the ledger does not have", a.Path)
 	}
@@ -264,6 +288,9 @@ func (b *books) checkChanges(f *findings) {
 	for _, a := range b.answers {
 		m := statusPath.FindStringSubmatch(a.Path)
 		if m != nil && a.Status == http.StatusOK && !b.subs[m[1]].hasChange(a) {
+			if b.forgettable(a) { // and so it holds no longer
+				continue
+			}
 			f.add("%s of %s was answered 200 and is not in the history", a.Body, m[1])
 		}
 		if m == nil || a.Status != http.StatusOK || strings.Contains(a.Body, `"status_id":1`) {
@@ -272,16 +299,18 @@ func (b *books) checkChanges(f *findings) {
 		for _, o := range byCustomer[b.subs[m[1]].Customer] {
 			returned, ok := back[m[1]]
 			if o.CreatedAt.After(a.Got) && !(ok && o.CreatedAt.After(returned)) {
-				checkLate(f, a, o, rows)
+				b.checkLate(f, m[1], a, o, rows)
 			}
 		}
 	}
 }
 
 // checkLate is for an order that was placed after a cancel or pause was answered.
-func checkLate(f *findings, a exchange, o shoptest.Order, rows map[string]row) {
+func (b *books) checkLate(f *findings, subscription string, a exchange, o shoptest.Order, rows map[string]row) {
 	inProgress := strings.Contains(string(a.Answer), `"charge_in_progress"`)
-	if r, ok := rows[o.RequestID]; !inProgress || !ok || r.CreatedAt.After(a.Got) {
+	r, ok := rows[o.RequestID]
+	claimed := ok && (!r.CreatedAt.After(a.Got) || b.claimForgotten(o, r)) || !ok && b.orderMayBeForgotten(o)
+	if !(inProgress && claimed) && !b.sentForgotten(a, o) && !b.changeForgotten(subscription, o.CreatedAt, o.CreatedAt) {
 		f.add("order %s was placed at %s, after %s was answered at %s with %s", o.RequestID, clock(o.CreatedAt), a.Body, clock(a.Got), a.Answer)
 	}
 }
@@ -329,7 +358,9 @@ func (b *books) checkJoins(f *findings) {
 			ID string `json:"id"`
 		}
 		if err := json.Unmarshal(a.Answer, &made); err != nil || b.subs[made.ID].ID == "" {
-			f.add("a subscription that was answered 201 is gone: %s", a.Answer)
+			if !b.forgettable(a) {
+				f.add("a subscription that was answered 201 is gone: %s", a.Answer)
+			}
 		}
 	}
 }
@@ -412,7 +443,9 @@ func (b *books) checkReports(f *findings) {
 func (b *books) account(month string, cutOff time.Time) (eligible, paid, gone int) {
 	charged, tried := b.charged(), map[string]bool{}
 	for _, r := range b.ledger {
-		tried[r.Subscription+" "+r.Period] = true
+		if r.Status != "withdrawn" { // the shop was not asked
+			tried[r.Subscription+" "+r.Period] = true
+		}
 	}
 	for _, s := range b.subs {
 		if !s.eligibleAt(cutOff) {

@@ -81,8 +81,12 @@ var spoilt = map[string]struct {
 	"an order twice under one request id": {func(b *books) {
 		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1", CustomerID: "c-1", CreatedAt: at(8)})
 	}, "two orders for c-1 2026-11"},
-	"an order without a row":       {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
-	"an order that was declined":   {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
+	"an order without a row":      {func(b *books) { b.ledger = b.ledger[1:] }, "no row for order 2026-11-s-1"},
+	"an order that was declined":  {func(b *books) { b.ledger[0].Status = "declined" }, "is there, but its row is declined"},
+	"an order that was withdrawn": {func(b *books) { b.ledger[0].Status = "withdrawn" }, "is there, but its row is withdrawn"},
+	"a charge that was withdrawn and not made anew": {func(b *books) {
+		b.ledger[0].Status, b.orders, b.subs["s-1"] = "withdrawn", b.orders[1:], subscription{ID: "s-1", Customer: "c-1", Club: 1, History: b.subs["s-2"].History}
+	}, "s-1 is due, the shop takes its orders"},
 	"an order for another month":   {func(b *books) { b.ledger[0].Period = "2026-10" }, "its row c-1's for 2026-10"},
 	"another order's number":       {func(b *books) { b.ledger[0].Order = text(`{"order_id":"Z"}`) }, "another order's number"},
 	"a charge without an order":    {func(b *books) { b.orders = b.orders[1:] }, "the shop has no such order"},
@@ -201,6 +205,13 @@ func TestWhatIsAllowed(t *testing.T) {
 		b.answers = append(b.answers, exchange{Sent: at(45), Got: at(46), Method: "POST", Path: "/subscription/s-1/status/", Body: `{"status_id":1}`, Status: 200})
 		require.Empty(t, b.check())
 	})
+	t.Run("a claim that was withdrawn, and another that was charged", func(t *testing.T) {
+		b := sound()
+		withdrawn := b.ledger[0]
+		withdrawn.RequestID, withdrawn.Status, withdrawn.Order = "2026-11-s-1-2", "withdrawn", nil
+		b.ledger = append(b.ledger, withdrawn)
+		require.Empty(t, b.check())
+	})
 	t.Run("one who left before their turn", func(t *testing.T) {
 		b := sound()
 		b.subs["s-5"] = subscription{ID: "s-5", Customer: "c-5", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(45)})}
@@ -214,4 +225,191 @@ func TestWhatIsAllowed(t *testing.T) {
 		b.ledger[0].Order = nil
 		require.Empty(t, b.check())
 	})
+}
+
+// setBackBooks are sound books of a shop that is idempotent: its database was put back at 40
+// to a backup of 4, so that it forgot both orders, and the claim, the answer and the
+// cancel with them. The run asked again, and Temporal remembered the caller's.
+func setBackBooks() *books {
+	b := sound()
+	b.plan.Sizes.Idempotent = true
+	b.lapses = []lapse{{Kind: setbackDump, From: at(4), To: at(42)}}
+	again := at(46)
+	b.ledger[0].CreatedAt, b.ledger[0].SettledAt = at(45), &again
+	b.ledger[1].SettledAt = &again
+	b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: b.subs["s-2"].History}
+	november := b.reports["2026-11"]
+	november.Run.CutOff = at(44)
+	b.reports["2026-11"] = november
+	return b
+}
+
+func TestWhatWasForgottenIsExcused(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, setBackBooks().check())
+	withoutLapse := setBackBooks()
+	withoutLapse.lapses = nil
+	found := strings.Join(withoutLapse.check(), "\n")
+	for _, finding := range []string{"older than its claim", "before the ledger had it", "is not in the history"} {
+		require.Contains(t, found, finding)
+	}
+	for name, allowed := range map[string]func(*books){
+		"a page's order for one who has left since": func(b *books) {
+			b.ledger = b.ledger[1:]
+			s := b.subs["s-1"]
+			s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
+			b.subs["s-1"] = s
+			r := b.reports["2026-11"]
+			r.Eligible, r.Totals["charged_in_run"] = 1, 0
+			b.reports["2026-11"] = r
+		},
+		"a subscription, with its order": func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "N", RequestID: "front-new-1", CustomerID: "new-1", CreatedAt: at(12)})
+			b.answers = append(b.answers, joined(10), charged(11, "s-9", "front-new-1", "N"), refused(50, "s-9", 404, "subscription_not_found"))
+		},
+		"a decline, and the request id is charged since": func(b *books) {
+			b.answers = append(b.answers, exchange{
+				Sent: at(10), Got: at(11), Method: "POST", Path: "/subscription/s-1/charge/front-s-1-1", Status: 402,
+				Answer: json.RawMessage(`{"charge":{"request_id":"2026-11-s-1"}}`),
+			})
+		},
+		"a pause that was away for a while": func(b *books) {
+			b.lapses = []lapse{{From: at(4), To: at(42)}, {From: at(41), To: at(50)}}
+			s := b.subs["s-1"]
+			s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(41), Created: at(41)})
+			b.subs["s-1"] = s
+			b.orders[0].CreatedAt = at(45)
+			r := b.reports["2026-11"]
+			r.Eligible, r.Totals["charged_in_run"] = 1, 0
+			b.reports["2026-11"] = r
+		},
+		"a moment at which nobody charges": func(b *books) {
+			a := refused(43, "s-1", 503, "database_replaced")
+			a.RetryAfter = 1
+			b.answers = append(b.answers, a)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setBackBooks()
+			allowed(b)
+			require.Empty(t, b.check())
+		})
+	}
+}
+
+func joined(second int) exchange {
+	return exchange{Sent: at(second), Got: at(second + 1), Method: "POST", Path: "/club/1/subscribe/", Status: 201, Answer: json.RawMessage(`{"id":"s-9"}`)}
+}
+
+func charged(second int, subscription, requestID, order string) exchange {
+	return exchange{
+		Sent: at(second), Got: at(second + 2), Method: "POST", Path: "/subscription/" + subscription + "/charge/" + requestID, Status: 200,
+		Answer: json.RawMessage(fmt.Sprintf(`{"request_id":%q,"status":"charged","period":"2026-11","order":{"order_id":%q}}`, requestID, order)),
+	}
+}
+
+func refused(second int, subscription string, status int, code string) exchange {
+	return exchange{
+		Sent: at(second), Got: at(second), Method: "POST", Path: "/subscription/" + subscription + "/charge/front-1", Status: status,
+		Answer: json.RawMessage(fmt.Sprintf(`{"code":%q}`, code)),
+	}
+}
+
+// What a setback does not excuse.
+func TestEachFaultAfterASetbackIsFound(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		spoil func(*books)
+		found string
+	}{
+		"a caller's second order for what a page had ordered": {func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "late-s-1", CustomerID: "c-1", CreatedAt: at(43)})
+			b.ledger[0].RequestID, b.ledger[0].Run, b.ledger[0].Order = "late-s-1", nil, text(`{"order_id":"C"}`)
+			b.ledger[0].CreatedAt = at(42)
+		}, "two orders for c-1 2026-11: 2026-11-s-1 at 12:00:06.000 and late-s-1 at 12:00:43.000"},
+		"a page's second order for what a caller had ordered": {func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-2", CustomerID: "c-2", CreatedAt: at(45)})
+		}, "two orders for c-2 2026-11: front-s-2-1"},
+		"a page's second attempt, and its first again": {func(b *books) {
+			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1-2", CustomerID: "c-1", CreatedAt: at(45)})
+		}, "two orders for c-1 2026-11"},
+		"two orders of one who joined": {func(b *books) {
+			b.orders = append(b.orders,
+				shoptest.Order{OrderID: "N", RequestID: "front-new-1", CustomerID: "new-1", CreatedAt: at(12)},
+				shoptest.Order{OrderID: "M", RequestID: "2026-11-s-9", CustomerID: "new-1", CreatedAt: at(45)})
+			b.answers = append(b.answers, joined(10), charged(11, "s-9", "front-new-1", "N"))
+		}, "two orders for new-1 s-9 2026-11"},
+		"two orders under one request id": {func(b *books) { b.orders = append(b.orders, b.orders[0]) }, "two orders for c-1"},
+		"a caller's order that nobody remembers": {func(b *books) {
+			b.ledger = b.ledger[:1]
+		}, "no row for order front-s-2-1"},
+		"a caller's order that nobody remembers, though they have left": {func(b *books) {
+			b.ledger = b.ledger[:1]
+			s := b.subs["s-2"]
+			s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
+			b.subs["s-2"] = s
+		}, "no row for order front-s-2-1"},
+		"a 200 that nobody remembers": {func(b *books) { b.ledger = b.ledger[:1] }, "which the ledger denies"},
+		"a page's order that no run asks for again": {func(b *books) {
+			b.ledger = b.ledger[1:]
+		}, "no row for order 2026-11-s-1"},
+		"an order that the person did not copy": {func(b *books) {
+			b.plan.Sizes.Idempotent = false
+			b.ledger = b.ledger[1:]
+			s := b.subs["s-1"]
+			s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
+			b.subs["s-1"] = s
+		}, "no row for order 2026-11-s-1"},
+		"one who was left out": {func(b *books) {
+			b.ledger, b.orders = b.ledger[1:], b.orders[1:]
+		}, "s-1 is due, the shop takes its orders"},
+		"a second claim where the shop books every call": {func(b *books) {
+			b.plan.Sizes.Idempotent = false
+		}, "is older than its claim"},
+		"an order of after the setback before its claim": {func(b *books) {
+			b.orders[0].CreatedAt = at(50)
+			b.ledger[0].CreatedAt = at(51)
+		}, "is older than its claim"},
+		"an answer of before the backup": {func(b *books) {
+			b.answers[0].Sent, b.answers[0].Got = at(1), at(3)
+		}, "before the ledger had it"},
+		"an answer of after the setback": {func(b *books) {
+			b.answers[0].Sent, b.answers[0].Got = at(43), at(44)
+		}, "before the ledger had it"},
+		"a cancel of before the backup": {func(b *books) {
+			b.answers[1].Sent, b.answers[1].Got = at(2), at(3)
+		}, "is not in the history"},
+		"a cancel of after the setback": {func(b *books) {
+			b.answers[1].Sent, b.answers[1].Got = at(43), at(44)
+		}, "is not in the history"},
+		"an order long after a cancel that holds": {func(b *books) {
+			b.answers[1].Sent, b.answers[1].Got = at(43), at(43)
+			b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})}
+			b.orders[0].CreatedAt = at(42).Add(landing + time.Second)
+		}, "was answered at 12:00:43"},
+		"a claim of one who had left, and whose cancel is kept": {func(b *books) {
+			b.answers[1].Sent, b.answers[1].Got = at(43), at(43)
+			b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})}
+		}, "when its subscription was not eligible"},
+		"a decline of after the setback": {func(b *books) {
+			a := refused(50, "s-1", 402, "")
+			a.Answer = json.RawMessage(`{"charge":{"request_id":"2026-11-s-1"}}`)
+			b.answers = append(b.answers, a)
+		}, `answered 402 for "2026-11-s-1"`},
+		"a subscription of before the backup": {func(b *books) { b.answers = append(b.answers, joined(1)) }, "answered 201 is gone"},
+		"a subscription of after the setback": {func(b *books) { b.answers = append(b.answers, joined(43)) }, "answered 201 is gone"},
+		"a subscription that is not found, of old": {func(b *books) {
+			b.answers = append(b.answers, refused(43, "s-1", 404, "subscription_not_found"))
+		}, "was answered 404"},
+		"a refusal that does not say when to ask again": {func(b *books) {
+			b.answers = append(b.answers, refused(43, "s-1", 503, "database_replaced"))
+		}, "without Retry-After"},
+		"a 500": {func(b *books) { b.answers = append(b.answers, refused(42, "s-1", 500, "internal_error")) }, "answered 500"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setBackBooks()
+			c.spoil(b)
+			require.Contains(t, strings.Join(b.check(), "\n"), c.found)
+		})
+	}
 }

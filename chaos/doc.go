@@ -15,10 +15,17 @@
 // which come back a moment later, connections are cut, delayed and left half
 // open, and the shop refuses, declines, answers late or not at all.
 //
+// And the database is put back to an earlier moment, twice by a backup of up to a third
+// of the campaign before and twice by a copy of the cluster that lacks the last second
+// or two. A person adopts what comes back as another database; where the shop books
+// every call, a person who resumes a run first copies into the ledger what it has
+// forgotten of the shop's book.
+//
 // Then everything is left in peace: the runs are started once more, and what is
 // unresolved with a shop that is not idempotent is settled by a person, who looks
 // into the shop's book. Now [check] reads the books. It knows nothing of how
-// Drayman works but what docs/ promise.
+// Drayman works but what docs/ promise. When all months are closed, the database is put
+// back once more, callers ask, and everything is settled and checked again.
 //
 // # Terms
 //
@@ -26,6 +33,8 @@
 //	         the sizes alone: a seed repeats its plan, though not its outcome
 //	step     one thing of the plan, at a time after the beginning
 //	node     a process that is started again whenever it ends
+//	setback  a backup or a copy is put in the place of the database
+//	lapse    the time of which a setback has made the database forget what it wrote
 //	finding  a broken promise; a campaign without any has passed
 //
 // A campaign's directory keeps the plan, the logs and the books of one that

@@ -104,8 +104,8 @@ func (o options) campaign(ctx context.Context, s sizes, stderr io.Writer) (*resu
 
 func printResult(out io.Writer, r *result) {
 	f := r.Figures
-	fmt.Fprintf(out, "seed %d, shop idempotent %t: %d orders, %d charged, %d declined, %d resolved by hand; %d kills, %d toxics, answers %v; %s: ",
-		r.Sizes.Seed, r.Sizes.Idempotent, f.Orders, f.Charged, f.Declined, f.ResolvedByMan, r.Kills, r.Toxics, f.Answers, r.Took.Round(time.Second))
+	fmt.Fprintf(out, "seed %d, shop idempotent %t: %d orders, %d charged, %d declined, %d resolved by hand; %d kills, %d toxics, %d setbacks, %d orders copied by hand, answers %v; %s: ",
+		r.Sizes.Seed, r.Sizes.Idempotent, f.Orders, f.Charged, f.Declined, f.ResolvedByMan, r.Kills, r.Toxics, len(r.Setbacks), f.CopiedByMan, f.Answers, r.Took.Round(time.Second))
 	if len(r.Findings) == 0 {
 		fmt.Fprintln(out, "passed")
 		return
@@ -131,6 +131,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.Subscriptions, "subscriptions", 4600, "at the beginning")
 	flags.IntVar(&o.Months, "months", 5, "billing runs of the current month and so many less one before it")
 	flags.IntVar(&o.Kills, "kills", 105, "SIGKILLs")
+	flags.IntVar(&o.Restores, "restores", 2, "times that an older backup is put in the database's place; with one of them, once more in peace")
+	flags.IntVar(&o.Failovers, "failovers", 2, "times that a copy of the cluster that lacks the last second or two takes over")
+	flags.BoolVar(&o.SetbacksOnly, "setbacks-only", false, "restores and failovers, and no other faults")
+	flags.BoolVar(&o.CardsStay, "cards-stay", false, "whom the shop declines at first it declines always, so that nobody is charged by a second attempt")
 	flags.DurationVar(&o.Duration, "duration", time.Minute, "of the disturbance")
 	flags.StringVar(&o.Dir, "dir", filepath.Join(os.TempDir(), "drayman-chaos"), "keeps what a failed campaign leaves")
 	flags.BoolVar(&o.PlanOnly, "plan", false, "print the plan as JSON and do nothing")
@@ -139,7 +143,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if o.Seeds < 1 || o.Subscriptions < 1 || o.Months < 1 || o.Kills < 0 || o.Duration < time.Second {
+	if o.Seeds < 1 || o.Subscriptions < 1 || o.Months < 1 || min(o.Kills, o.Restores, o.Failovers) < 0 || o.Duration < time.Second {
 		return o, errors.New("a number is out of range")
 	}
 	var err error

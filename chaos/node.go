@@ -31,6 +31,7 @@ type node struct {
 	mu      sync.Mutex
 	process *os.Process // nil while it is down
 	down    time.Duration
+	deed    func() // before the next start
 	starts  int
 	ended   chan struct{}
 }
@@ -62,6 +63,35 @@ func (n *node) run(ctx context.Context) {
 		n.mu.Unlock()
 		fmt.Fprintf(n.log, "chaos: ended: %v; up again in %s\n", err, pause)
 		wait(ctx, pause)
+		n.act()
+	}
+}
+
+// act carries out what is to happen while the process is down.
+func (n *node) act() {
+	n.mu.Lock()
+	deed := n.deed
+	n.deed = nil
+	n.mu.Unlock()
+	if deed != nil {
+		deed()
+	}
+}
+
+// replace kills the process and carries out the deed before it is started again.
+func (n *node) replace(ctx context.Context, down time.Duration, deed func() error) error {
+	done := make(chan error, 1)
+	n.mu.Lock()
+	n.deed = func() { done <- deed() }
+	n.mu.Unlock()
+	if !n.kill(ctx, down) {
+		return fmt.Errorf("%s was not there to be replaced", n.name)
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

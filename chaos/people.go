@@ -76,7 +76,7 @@ func (c *client) join(ctx context.Context, j join) bool {
 
 // operate carries out a step of a run. Most find a run in another state than
 // they expect; so do operators.
-func (c *client) operate(ctx context.Context, month string, s runStep) {
+func (c *campaign) operate(ctx context.Context, month string, s runStep) {
 	path, body := "/billing-run/"+month, ""
 	switch s.Do {
 	case "start":
@@ -85,12 +85,15 @@ func (c *client) operate(ctx context.Context, month string, s runStep) {
 		path, body = path+"/pause", `{"reason":"chaos"}`
 	case "pace":
 		path, body = path+"/pace", fmt.Sprintf(`{"orders_per_second":%.2f}`, s.Pace)
+	case "resume":
+		c.resume(ctx, month)
+		return
 	default:
 		path += "/" + s.Do
 	}
 	ctx, cancel := context.WithTimeout(ctx, operatorsPatience)
 	defer cancel()
-	_, _ = askUntil(ctx, func(int) exchange { return c.send(ctx, http.MethodPost, path, body) })
+	_, _ = askUntil(ctx, func(int) exchange { return c.client.send(ctx, http.MethodPost, path, body) })
 }
 
 // neverStarted is the state of a month without a run.
@@ -111,11 +114,11 @@ func (c *client) runState(ctx context.Context, month string) (state, reason stri
 
 // watchRuns resumes runs that have paused themselves, as an operator does who has
 // seen to the cause.
-func (c *client) watchRuns(ctx context.Context, months []string) {
+func (c *campaign) watchRuns(ctx context.Context) {
 	for wait(ctx, 2*time.Second) {
-		for _, month := range months {
-			if state, reason := c.runState(ctx, month); state == "paused" && reason != "chaos" {
-				c.send(ctx, http.MethodPost, "/billing-run/"+month+"/resume", "")
+		for _, month := range c.months {
+			if state, reason := c.client.runState(ctx, month); state == "paused" && reason != "chaos" {
+				c.resume(ctx, month)
 			}
 		}
 	}

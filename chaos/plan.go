@@ -15,6 +15,10 @@ type sizes struct {
 	Months        int           `json:"months"` // billing runs of so many months at once
 	Kills         int           `json:"kills"`
 	Duration      time.Duration `json:"duration"` // until all is left in peace
+	Restores      int           `json:"restores"`
+	Failovers     int           `json:"failovers"`
+	SetbacksOnly  bool          `json:"setbacks_only"`
+	CardsStay     bool          `json:"cards_stay"` // no card is mended at half-time
 }
 
 // plan is what will be done. Times count from the beginning.
@@ -28,6 +32,8 @@ type plan struct {
 	Kills       []kill       `json:"kills"`
 	Toxics      []toxic      `json:"toxics"`
 	Storms      []storm      `json:"storms"`
+	Setbacks    []setback    `json:"setbacks"`
+	Aftermath   *aftermath   `json:"aftermath,omitempty"`
 }
 
 // kinds of subscribers at the beginning. Only those who are eligible may ever be
@@ -65,6 +71,9 @@ func (p *plan) declined(atLast bool) []string {
 	}
 	return customers
 }
+
+// joining begins the names of new customers.
+const joining = "new-"
 
 // join is a new customer, who subscribes and then charges.
 type join struct {
@@ -119,6 +128,31 @@ type storm struct {
 	Percent float64       `json:"percent"`
 }
 
+// setback puts the database back to the backup of an earlier moment.
+type setback struct {
+	Backup time.Duration `json:"backup"`
+	At     time.Duration `json:"at"`
+	Kind   string        `json:"kind"`
+	// Down is how long nobody answers before a copy of the cluster takes over; Adopt is
+	// how long a person takes to adopt a database that was restored from a dump.
+	Down  time.Duration `json:"down,omitempty"`
+	Adopt time.Duration `json:"adopt,omitempty"`
+}
+
+// kinds of setbacks. A dump comes back as another database, which a person has to
+// adopt; a copy of the cluster is the same one, of another server start.
+const (
+	setbackDump = "dump"
+	setbackCopy = "copy"
+)
+
+// aftermath is a setback when all months are closed, and who asks after it. The
+// charges' times count from the end of the setback.
+type aftermath struct {
+	setback
+	Charges []charge `json:"charges"`
+}
+
 // drawing makes a plan from one source of chance.
 type drawing struct {
 	*rand.Rand
@@ -141,6 +175,13 @@ func newPlan(s sizes) *plan {
 	p.Kills = d.kills()
 	p.Toxics = d.toxics()
 	p.Storms = d.storms()
+	p.Setbacks = d.setbacks()
+	if d.Restores > 0 {
+		p.Aftermath = d.aftermath(eligible)
+	}
+	if d.SetbacksOnly {
+		p.Kills, p.Toxics, p.Storms = nil, nil, nil
+	}
 	return p
 }
 
@@ -176,6 +217,9 @@ func (d drawing) subscribers() []subscriber {
 			declined = declinedAlways
 		case x < 0.03:
 			declined = declinedAtFirst
+			if d.CardsStay {
+				declined = declinedAlways
+			}
 		}
 		subscribers[i] = subscriber{ID: fmt.Sprintf("s-%06d", i), Customer: fmt.Sprintf("c-%06d", i), Kind: kind, Declined: declined}
 	}
@@ -185,7 +229,7 @@ func (d drawing) subscribers() []subscriber {
 func (d drawing) joins() []join {
 	joins := make([]join, d.perMinute(15))
 	for i := range joins {
-		joins[i] = join{At: d.when(0.9), Customer: fmt.Sprintf("new-%06d", i)}
+		joins[i] = join{At: d.when(0.9), Customer: fmt.Sprintf(joining+"%06d", i)}
 	}
 	return inOrder(joins, func(j join) time.Duration { return j.At })
 }
@@ -342,6 +386,44 @@ func (d drawing) storms() []storm {
 		})
 	}
 	return inOrder(storms, func(s storm) time.Duration { return s.At })
+}
+
+// setbacks are spread over the campaign. A failover lacks what came in the last second
+// or two, a restore up to a third of the campaign: it leads to before a run, into it
+// or to after it.
+func (d drawing) setbacks() []setback {
+	kinds := make([]bool, d.Restores+d.Failovers) // whether it is a restore
+	for i := range d.Restores {
+		kinds[i] = true
+	}
+	d.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+	restored := deck(d, []string{setbackDump, setbackCopy})
+	var setbacks []setback
+	for i, restore := range kinds {
+		share := 0.15 + 0.8*(float64(i)+0.6*d.Float64())/float64(len(kinds))
+		s := setback{At: time.Duration(share * float64(d.Duration)).Truncate(time.Millisecond), Kind: setbackCopy}
+		age := d.between(0, time.Second)
+		if restore {
+			s.Kind, age = restored(), d.between(time.Second, d.Duration/3)
+		}
+		s.Backup = max(0, s.At-age)
+		s.Down, s.Adopt = d.between(0, 1500*time.Millisecond), d.between(0, 3*time.Second)
+		setbacks = append(setbacks, s)
+	}
+	return setbacks
+}
+
+// aftermath goes back to the time at which the current month is charged. One in twenty
+// asks.
+func (d drawing) aftermath(eligible []string) *aftermath {
+	kind := deck(d, []string{setbackDump, setbackCopy})
+	a := &aftermath{setback: setback{Backup: d.when(0.5), Kind: kind(), Down: d.between(0, time.Second), Adopt: d.between(0, 3*time.Second)}}
+	for i := range len(eligible) / 20 {
+		id := eligible[d.IntN(len(eligible))]
+		a.Charges = append(a.Charges, charge{At: d.between(0, 6*time.Second), Subscription: id, RequestID: fmt.Sprintf("late-%s-%d", id, i)})
+	}
+	a.Charges = inOrder(a.Charges, func(c charge) time.Duration { return c.At })
+	return a
 }
 
 func inOrder[T any](steps []T, at func(T) time.Duration) []T {

@@ -36,6 +36,9 @@ func (c *campaign) settle(ctx context.Context) []string {
 		if err == nil {
 			err = c.resolveAll(ctx)
 		}
+		if err == nil {
+			err = c.copyBook(ctx)
+		}
 		open, openErr := c.open(ctx)
 		if err == nil && openErr == nil && len(open) == 0 {
 			return nil
@@ -50,6 +53,9 @@ func (c *campaign) settle(ctx context.Context) []string {
 // runAgain waits for the month's run to end, resuming it if need be, and runs it
 // once more to its end.
 func (c *campaign) runAgain(ctx context.Context, month string) error {
+	if c.setBackSoFar() { // a run that the database takes for running may have ended, and ends by being started
+		c.client.send(ctx, http.MethodPost, "/billing-run/"+month, `{"page_size":200,"confirm_past":true}`)
+	}
 	if err := c.awaitEnd(ctx, month); err != nil {
 		return err
 	}
@@ -59,15 +65,26 @@ func (c *campaign) runAgain(ctx context.Context, month string) error {
 	return c.awaitEnd(ctx, month)
 }
 
+func (c *campaign) setBackSoFar() bool {
+	c.desk.RLock()
+	defer c.desk.RUnlock()
+	return len(c.lapses) > 0
+}
+
 func (c *campaign) awaitEnd(ctx context.Context, month string) error {
 	state := ""
-	for wait(ctx, 300*time.Millisecond) {
+	for try := 1; wait(ctx, 300*time.Millisecond); try++ {
+		if try%50 == 0 { // a run that waits, and does not pause, may wait for what a person knows
+			if err := c.copyBook(ctx); err != nil {
+				return err
+			}
+		}
 		state, _ = c.client.runState(ctx, month)
 		switch state {
 		case "finished", "cancelled", "abandoned", neverStarted:
 			return nil
 		case "paused":
-			c.client.send(ctx, http.MethodPost, "/billing-run/"+month+"/resume", "")
+			c.resume(ctx, month)
 		}
 	}
 	return fmt.Errorf("the run of %s does not end: it is %q", month, state)
@@ -104,21 +121,29 @@ func (c *campaign) resolveAll(ctx context.Context) error {
 		return err
 	}
 	for _, o := range all {
-		outcome, note := "declined", "the shop has no order "+o.RequestID
-		if booked[o.RequestID] {
-			outcome, note = "charged", "the shop has the order "+o.RequestID
-		}
-		body, err := json.Marshal(map[string]string{"outcome": outcome, "note": note, "by": resolver})
-		if err != nil {
+		if err := c.resolve(ctx, o.Subscription, o.Period, o.RequestID, booked[o.RequestID]); err != nil {
 			return err
-		}
-		e := c.client.send(ctx, http.MethodPost, "/subscription/"+url.PathEscape(o.Subscription)+"/charges/"+o.Period+"/resolve", string(body))
-		if e.Status != http.StatusOK {
-			return fmt.Errorf("resolving %s: %d %s%s", o.RequestID, e.Status, e.Answer, e.Error)
 		}
 	}
 	if len(all) > 0 {
 		return fmt.Errorf("%d charges were resolved by hand; once more", len(all))
+	}
+	return nil
+}
+
+// resolve is a person's word on a charge that is unresolved.
+func (c *campaign) resolve(ctx context.Context, subscription, period, requestID string, booked bool) error {
+	outcome, note := "declined", "the shop has no order "+requestID
+	if booked {
+		outcome, note = "charged", "the shop has the order "+requestID
+	}
+	body, err := json.Marshal(map[string]string{"outcome": outcome, "note": note, "by": resolver})
+	if err != nil {
+		return err
+	}
+	e := c.client.send(ctx, http.MethodPost, "/subscription/"+url.PathEscape(subscription)+"/charges/"+period+"/resolve", string(body))
+	if e.Status != http.StatusOK {
+		return fmt.Errorf("resolving %s: %d %s%s", requestID, e.Status, e.Answer, e.Error)
 	}
 	return nil
 }

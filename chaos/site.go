@@ -37,6 +37,8 @@ type site struct {
 	db       *pgxpool.Pool // past the links, and past drayman
 	apis     []string      // URLs
 	temporal string        // address, past the links
+	database string        // the same
+	programs programs
 
 	stop context.CancelFunc
 }
@@ -44,18 +46,18 @@ type site struct {
 // newSite starts everything and fills the database. Close it, also after an error.
 func newSite(ctx context.Context, dir string, programs programs, p *plan) (*site, error) {
 	nodesCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &site{dir: dir, nodes: map[string]*node{}, stop: stop}
+	s := &site{dir: dir, nodes: map[string]*node{}, programs: programs, stop: stop}
 	ports, err := freePorts(ctx, 5)
 	if err != nil {
 		return s, err
 	}
 	address := func(i int) string { return "127.0.0.1:" + strconv.Itoa(ports[i]) }
-	s.temporal = address(1)
+	s.database, s.temporal = address(0), address(1)
 	s.apis = []string{"http://" + address(3), "http://" + address(4)}
 	if err := s.startServers(nodesCtx, programs, ports, p.Sizes.Idempotent); err != nil {
 		return s, err
 	}
-	s.faults = &faultBoard{url: "http://" + address(2), seed: p.Sizes.Seed, declined: p.declined(false)}
+	s.faults = &faultBoard{url: "http://" + address(2), seed: p.Sizes.Seed, declined: p.declined(false), calm: p.Sizes.SetbacksOnly}
 	if err := s.prepareDatabase(ctx, programs, address(0), p); err != nil {
 		return s, err
 	}
@@ -90,10 +92,11 @@ func (s *site) startServers(ctx context.Context, programs programs, ports []int,
 			return err
 		}
 	}
-	pidFile := filepath.Join(data, "postgres", "data", "postmaster.pid")
-	s.nodes["postgres"].victim = func() (int, bool) { return postmaster(pidFile) }
+	s.nodes["postgres"].victim = func() (int, bool) { return postmaster(s.pidFile()) }
 	return nil
 }
+
+func (s *site) pidFile() string { return filepath.Join(s.clusterHome(), "data", "postmaster.pid") }
 
 // postmaster reads the process id of the server that drayman-dev has started.
 func postmaster(pidFile string) (int, bool) {

@@ -29,8 +29,9 @@ func IsUnavailable(err error) bool {
 	case errors.As(err, &pg):
 		// Classes of Appendix A of the PostgreSQL manual: connection exceptions,
 		// transaction rollbacks, resources, locks, an operator's intervention.
+		// 3D000: the database is not there while one takes its place.
 		class := pg.Code[:min(2, len(pg.Code))]
-		return strings.Contains("08 40 53 55 57", class)
+		return strings.Contains("08 40 53 55 57", class) || pg.Code == "3D000"
 	case errors.As(err, &lite):
 		code := lite.Code() & 0xff
 		return code == sqlite3.SQLITE_BUSY || code == sqlite3.SQLITE_LOCKED

@@ -190,7 +190,7 @@ type claimant struct {
 // again. To another shop it may be sent only if sent_at is NULL, or is still the time that
 // the sender's own claim has set ([Store.PermitSending]). Each claim sets sent_at before
 // anything is sent, because the process may die after the call; only the claims that pages
-// make for workflows (workflow_per_charge) do not. If it is set already, a take-over and a
+// make for workflows (workflow_per_charge, second attempts) do not. If it is set already, a take-over and a
 // permission move it by a microsecond: an earlier owner then finds that it may neither send
 // nor clear it.
 func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {

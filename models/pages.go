@@ -21,6 +21,9 @@ import (
 // committed together before it returns. It returns run_not_found if the run's row is gone,
 // and database_replaced if the database is not the one with which the run began.
 //
+// A second attempt, after a decline, is claimed for a workflow of its own. Pages make first
+// attempts only, because Temporal does not remember theirs one by one (decision 0019).
+//
 // It does not wait for rows that another transaction has locked: it counts them as Locked,
 // and the run comes back for them. It locks the others before it reads their eligibility,
 // until the claims are committed, as in [Store.ClaimCharge].
@@ -68,7 +71,8 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 			return err
 		}
 		page.Locked = len(found) - len(locked)
-		page.Charges, err = s.insertClaims(tx, charges)
+		claimed, err := s.insertClaims(tx, charges)
+		page.Charges = slices.DeleteFunc(claimed, func(c billing.Charge) bool { return !in.Unheld && c.Owner == billing.Nobody })
 		return err
 	})
 	if err != nil {
@@ -105,7 +109,7 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 		ClubID          int
 		CustomerStoreID string
 		StoreSKU        int `gorm:"column:store_sku"`
-		Declined        int
+		Tried, Declined int // rows of runs
 		StatusRow       string
 		ClubStatusRow   string
 	}
@@ -113,7 +117,8 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 	err := tx.Raw(s.sql(`WITH decided AS MATERIALIZED (SELECT c.id AS club_id, `+clubStatusRowAt+` AS row_id FROM club c)
 			SELECT s.id, s.club_id, s.customer_store_id AS customer_store_id, k.store_sku AS store_sku,
 				`+subscriptionStatusRowAt+` AS status_row, j.row_id AS club_status_row,
-				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL) AS declined
+				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL) AS tried,
+				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL AND d.status = 'declined') AS declined
 			FROM subscription s JOIN club k ON k.id = s.club_id JOIN decided j ON j.club_id = s.club_id
 			WHERE s.id IN @ids AND `+isChargeable+` AND `+isUntried+` AND `+isDue),
 		append(pageArguments(in, cutOff, now), sql.Named("ids", ids))...).Scan(&rows).Error
@@ -123,12 +128,12 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 			continue // SQL knows fewer blanks
 		}
 		charge := billing.Charge{
-			RequestID:      billing.DerivedRequestID(in.Period, r.ID, r.Declined+1),
+			RequestID:      billing.DerivedRequestID(in.Period, r.ID, r.Tried+1),
 			SubscriptionID: r.ID, Period: in.Period, Status: billing.Pending, Owner: in.Owner,
 			RunID: in.RunID, ClubID: r.ClubID, CustomerID: r.CustomerStoreID, SKU: r.StoreSKU, CreatedAt: now,
 			Installation: in.Installation, StatusRow: r.StatusRow, ClubStatusRow: r.ClubStatusRow,
 		}
-		if in.Unheld {
+		if in.Unheld || r.Declined > 0 {
 			charge.Owner = billing.Nobody
 		} else {
 			charge.ClaimedUntil, charge.SentAt = now.Add(in.HeldFor), now

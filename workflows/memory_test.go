@@ -50,7 +50,7 @@ func TestRecall_PutsChargesBack(t *testing.T) {
 			"declined":          {fault: shoptest.Fault{Status: http.StatusPaymentRequired}, want: billing.Declined},
 			"retried":           {fault: busy, want: billing.Pending},
 			"retried-by-run":    {fault: busy, forRun: true, want: billing.Pending},
-			"unheard":           {unheard: true, terminate: true, want: billing.Pending},
+			"unheard":           {unheard: true, terminate: true},
 			"terminated":        {fault: busy, terminate: true, want: billing.Pending},
 			"waits":             {fault: later, want: billing.Pending},
 			"waits-cancelled":   {fault: later, cancelled: true, want: billing.Pending}, // it was claimed before, and goes on

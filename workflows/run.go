@@ -236,19 +236,21 @@ func (r *billingRun) slowDown(ctx workflow.Context, out activities.ChargePageOut
 // watch follows the run's row, whoever writes it, as long as the run goes on. The activity
 // also starts the workflows of the charges that pages, and others before them, have left.
 func (r *billingRun) watch(ctx workflow.Context) {
-	for r.goesOn() {
-		var out activities.WatchRunOutput
+	for ctx.Err() == nil && r.goesOn() {
 		in := activities.WatchRunInput{RunRef: r.named(), State: r.state.Run.State, First: !r.state.Swept}
-		err := workflow.ExecuteActivity(pageOptions(ctx, "watch the run's row; start workflows for what is left over"), acts.WatchRun, in).Get(ctx, &out)
-		switch {
-		case temporal.IsCanceledError(err):
-			return
-		case out.Replaced:
-			r.anew = true
-		case !r.stopsFor(err):
-			r.read(&out.Run, nil)
+		watching, stop := workflow.WithCancel(pageOptions(ctx, "watch the run's row; start workflows for what is left over"))
+		watched := workflow.ExecuteActivity(watching, acts.WatchRun, in)
+		// The workflow may learn of another state first: a watch that has missed it would
+		// wait for ever.
+		_ = workflow.Await(ctx, func() bool { return watched.IsReady() || r.state.Run.State != in.State }) // the loop sees ctx
+		if watched.IsReady() {
+			var out activities.WatchRunOutput
+			err := watched.Get(ctx, &out)
+			r.anew = r.anew || out.Replaced
+			r.read(&out.Run, err)
+			r.events++
 		}
-		r.events++
+		stop()
 		r.state.Swept = r.state.Swept || in.State == billing.RunRunning
 	}
 }
@@ -286,7 +288,7 @@ func (r *billingRun) awaitEvent(ctx workflow.Context, seen int, most time.Durati
 
 // read takes over what the run's row says.
 func (r *billingRun) read(run *billing.Run, err error) {
-	if r.stopsFor(err) {
+	if r.stopsFor(err) || r.anew {
 		return
 	}
 	if run.State != r.state.Run.State {

@@ -92,22 +92,26 @@ func (n Names) charged(workflowID string) (subscriptionID string, period billing
 	return id, period, err == nil
 }
 
-// Runs implements [activities.Temporal].
+// Runs implements [activities.Temporal]. A run that has continued as new is listed once for
+// each execution; the latest comes first, and counts.
 func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing.Run, err error) {
+	known := map[string]bool{}
 	for token := []byte(nil); ; {
-		listed, err := t.list(ctx, token, "WorkflowType = '%s' AND ExecutionStatus != 'ContinuedAsNew'", BillingRunName)
+		listed, err := t.list(ctx, token, "WorkflowType = '%s'", BillingRunName)
 		if err != nil {
 			return nil, err
 		}
 		for _, info := range listed.Executions {
-			if !strings.HasPrefix(info.GetExecution().GetWorkflowId(), t.Names.with("billing-run/")) {
+			id := info.GetExecution().GetWorkflowId()
+			if !strings.HasPrefix(id, t.Names.with("billing-run/")) {
 				continue // another installation's, or started by hand
 			}
-			run, err := t.run(ctx, installation, info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId())
+			run, err := t.run(ctx, installation, id, info.GetExecution().GetRunId())
 			if err != nil {
-				return nil, fmt.Errorf("the history of %s: %w", info.GetExecution().GetWorkflowId(), err)
+				return nil, fmt.Errorf("the history of %s: %w", id, err)
 			}
-			if run != nil {
+			if run != nil && !known[run.ExecutionID] {
+				known[run.ExecutionID] = true
 				runs = append(runs, *run)
 			}
 		}
@@ -163,48 +167,99 @@ func (t Temporal) run(ctx context.Context, installation, workflowID, runID strin
 
 // Charge implements [activities.Temporal].
 func (t Temporal) Charge(ctx context.Context, installation string, e activities.Execution) (*billing.Charge, error) {
-	var in ChargeInput
-	var claimed activities.ClaimChargeOutput
-	var placed activities.PlaceOrderInput
-	data := converter.GetDefaultDataConverter()
+	var told story
 	events := t.Client.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) {
+		switch {
+		case errors.As(err, &gone):
 			return nil, nil // its retention has ended
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
 		}
-		switch attributes := event.GetAttributes().(type) {
-		case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
-			if data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &in) != nil {
-				return nil, nil // a person has started it with a wrong input, which the workflow refuses
-			}
-			if in.Installation != installation {
-				return nil, nil
-			}
-		case *history.HistoryEvent_ActivityTaskScheduledEventAttributes: // PlaceOrder is the only one
-			err = data.FromPayloads(attributes.ActivityTaskScheduledEventAttributes.GetInput(), &placed)
-		case *history.HistoryEvent_MarkerRecordedEventAttributes:
-			err = readClaim(data, attributes.MarkerRecordedEventAttributes, &claimed)
-		case *history.HistoryEvent_WorkflowExecutionCompletedEventAttributes:
-			var charged billing.Charge
-			err = data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), &charged)
-			return &charged, err
-		case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes:
-			failure := temporal.GetDefaultFailureConverter().FailureToError(attributes.WorkflowExecutionFailedEventAttributes.GetFailure())
-			// Refused by a worker of another installation, one before it may have asked.
-			if known := FailureOf(failure); known != nil && known.Code != billing.CodeOtherInstallation {
-				return known.Charge, nil // nil if it was refused: then nothing was asked of the shop
-			}
-		}
-		if err != nil {
+		if err := told.read(event); err != nil {
 			return nil, fmt.Errorf("the history of %s: %w", e.WorkflowID, err)
 		}
 	}
-	return withoutOutcome(in, claimed, placed), nil
+	if !told.readable || told.in.Installation != installation {
+		return nil, nil
+	}
+	return told.charge()
+}
+
+// story is what the history of a ChargeSubscription tells.
+type story struct {
+	readable bool // else a person has started it with a wrong input, which the workflow refuses
+	in       ChargeInput
+	claimed  activities.ClaimChargeOutput
+	placed   activities.PlaceOrderInput
+	refused  bool // the local claim has failed, so nothing was sent after it
+	tasks    int  // begun
+	through  int  // completed
+	broken   bool // a task was not completed by the worker that began it
+	ended    bool
+	outcome  *billing.Charge // with ended; nil if it made no charge
+}
+
+func (s *story) read(event *history.HistoryEvent) (err error) {
+	data := converter.GetDefaultDataConverter()
+	switch attributes := event.GetAttributes().(type) {
+	case *history.HistoryEvent_WorkflowExecutionStartedEventAttributes:
+		s.readable = data.FromPayloads(attributes.WorkflowExecutionStartedEventAttributes.GetInput(), &s.in) == nil
+	case *history.HistoryEvent_WorkflowTaskStartedEventAttributes:
+		s.tasks++
+	case *history.HistoryEvent_WorkflowTaskCompletedEventAttributes:
+		s.through++
+	case *history.HistoryEvent_WorkflowTaskFailedEventAttributes, *history.HistoryEvent_WorkflowTaskTimedOutEventAttributes:
+		s.through, s.broken = s.through+1, true
+	case *history.HistoryEvent_ActivityTaskScheduledEventAttributes:
+		switch scheduled := attributes.ActivityTaskScheduledEventAttributes; scheduled.GetActivityType().GetName() {
+		case "ClaimCharge":
+			s.refused = true
+		case "PlaceOrder":
+			err = data.FromPayloads(scheduled.GetInput(), &s.placed)
+		}
+	case *history.HistoryEvent_MarkerRecordedEventAttributes:
+		err = readClaim(data, attributes.MarkerRecordedEventAttributes, &s.claimed)
+	case *history.HistoryEvent_WorkflowExecutionCompletedEventAttributes:
+		s.ended, s.outcome = true, &billing.Charge{}
+		err = data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), s.outcome)
+	case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes:
+		failure := temporal.GetDefaultFailureConverter().FailureToError(attributes.WorkflowExecutionFailedEventAttributes.GetFailure())
+		// Refused by a worker of another installation, one before it may have asked.
+		if known := FailureOf(failure); known != nil && known.Code != billing.CodeOtherInstallation {
+			s.ended, s.outcome = true, known.Charge // nil if it was refused: then nothing was asked of the shop
+		}
+	}
+	return err
+}
+
+// errBegins says that the history does not tell yet whether the execution may ask.
+var errBegins = errors.New("a charge begins just now; its history does not tell yet whether it asks the shop")
+
+// charge is the charge that the history shows; nil if nothing can have been asked of the
+// shop. The workflow may have asked before its history says so: claim, order and settle are
+// local activities of its first task.
+func (s *story) charge() (*billing.Charge, error) {
+	placed := s.placed.Charge
+	switch {
+	case s.ended:
+		return s.outcome, nil
+	case placed.RequestID != "":
+		return &placed, nil
+	case s.claimed.Step == billing.StepPlace && s.claimed.Charge != nil:
+		return s.claimed.Charge, nil
+	case s.in.RequestID == "": // a run asks again for the one that it derives
+		return nil, nil
+	case s.tasks == 0, s.refused && !s.broken: // no worker has begun; or the claim was refused
+		return nil, nil
+	case s.tasks > s.through && !s.broken:
+		return nil, errBegins
+	}
+	return &billing.Charge{
+		RequestID: s.in.RequestID, SubscriptionID: s.in.SubscriptionID, Period: s.in.Period, RunID: s.in.RunID, Status: billing.Pending,
+	}, nil
 }
 
 // readClaim decodes the marker of the local activity ClaimCharge, as the SDK
@@ -219,21 +274,6 @@ func readClaim(data converter.DataConverter, marker *history.MarkerRecordedEvent
 		return err
 	}
 	return data.FromPayloads(details["result"], claimed)
-}
-
-// withoutOutcome is the charge of an execution that still runs, or was ended from outside.
-// Its request id is "" if it is to be derived and was given to no activity: then a run
-// derives the same one.
-func withoutOutcome(in ChargeInput, claimed activities.ClaimChargeOutput, placed activities.PlaceOrderInput) *billing.Charge {
-	switch {
-	case placed.Charge.RequestID == "" && claimed.Step == billing.StepPlace && claimed.Charge != nil:
-		return claimed.Charge
-	case placed.Charge.RequestID != "":
-		return &placed.Charge
-	case in.RequestID != "":
-		return &billing.Charge{RequestID: in.RequestID, SubscriptionID: in.SubscriptionID, Period: in.Period, Status: billing.Pending}
-	}
-	return nil
 }
 
 // FailureOf returns the domain's error inside of a failed workflow, nil if there
