@@ -20,17 +20,17 @@ type Temporal interface {
 	StartCharge(ctx context.Context, req billing.ChargeRequest) error
 	// StartRecall starts the installation's Recall, or joins the one that runs.
 	StartRecall(ctx context.Context, installation string) error
-	// IsListed says whether Temporal's list shows the execution: then it also shows those
-	// that began, or ended, before it.
+	// IsListed says whether Temporal's list shows the execution. If it does, it also shows
+	// those that began or ended before it.
 	IsListed(ctx context.Context, workflowID, runID string) (bool, error)
-	// Executions lists the executions of ChargeSubscription that have completed, and thereby
-	// charged, or all others; the latest first, a page at a time.
+	// Executions lists the executions of ChargeSubscription that have completed, which says
+	// that they have charged; or all others. The latest come first, one list page at a time.
 	Executions(ctx context.Context, completed bool, token []byte) (page []Execution, next []byte, err error)
-	// Charge reads the charge of an execution from its history; nil if it came to none, or
-	// if another installation has asked for it. It is pending if the history tells no
-	// outcome; its customer is empty if nothing but the request is known.
+	// Charge reads the charge of an execution from its history; nil if the execution made
+	// none, or if another installation has asked for it. It is pending if the history has no
+	// outcome; its customer is empty if the history has nothing but the request.
 	Charge(ctx context.Context, installation string, e Execution) (*billing.Charge, error)
-	// Runs reads the billing runs of the installation, as they last were.
+	// Runs reads the billing runs of the installation, each as its history last shows it.
 	Runs(ctx context.Context, installation string) ([]billing.Run, error)
 }
 
@@ -46,7 +46,7 @@ type Policy struct {
 	ShopTimeout time.Duration `json:"shop_timeout"`
 }
 
-// Config is what activities are made of. All fields are required but the last.
+// Config is what activities are made of. All fields but the last are required.
 type Config struct {
 	Store    *models.Store
 	Shop     *shop.Client
@@ -69,9 +69,15 @@ type Activities struct {
 	temporal Temporal
 	log      *slog.Logger
 
-	atOnce  *semaphore.Weighted // calls of workflow tasks
-	placing singleflight.Group  // PlaceOrder under way, by request id
-	calls   singleflight.Group  // calls to the shop under way, by request id
+	atOnce *semaphore.Weighted // calls of workflow tasks
+
+	// Temporal may lose sight of an attempt that is alive, and start another one in this
+	// process. The other one joins what is under way. PlaceOrder is joined as a whole, by
+	// what it is asked for: at a shop that is not idempotent, a second permission to send
+	// would be refused, and the order be in doubt, while the answer is on its way. Calls to
+	// the shop are joined by request id, for pages also, which settle a batch at once.
+	placing singleflight.Group
+	calls   singleflight.Group
 }
 
 // New makes the activities of a worker.

@@ -14,9 +14,8 @@ import (
 	"drayman/shop"
 )
 
-// ClaimChargeOutput is the claim, and how to treat the shop from here on: the
-// worker's settings become part of the history, so that a replay on a worker
-// with others goes the same way.
+// ClaimChargeOutput is the claim, and the worker's settings for the shop. They become part
+// of the history, so that a replay on a worker with other settings goes the same way.
 type ClaimChargeOutput struct {
 	Step   billing.Step    `json:"step"`
 	Charge *billing.Charge `json:"charge"`
@@ -26,9 +25,9 @@ type ClaimChargeOutput struct {
 
 // ClaimCharge claims the charge in the ledger, see models.Store.ClaimCharge.
 //
-// A charge of another installation fails for good, and loudly: until the claim nothing
-// is lost by it, and to wait for another worker would hide that two share a queue. One
-// whose database is not adopted waits until a person has said what that is.
+// A charge of another installation fails for good. Before the claim nothing is lost by it,
+// and to wait for another worker would hide that two installations share a queue. In a
+// database that is not adopted, the charge waits for a person (decision 0017).
 func (a *Activities) ClaimCharge(ctx context.Context, in billing.ChargeRequest) (*ClaimChargeOutput, error) {
 	if in.Installation == "" {
 		return nil, asFailure(billing.Invalid("installation", "must be the id of the installation that asks, see GET /installation"))
@@ -46,11 +45,10 @@ type PlaceOrderInput struct {
 	Charge       billing.Charge `json:"charge"`
 	RetryFor     time.Duration  `json:"retry_for,omitempty"`
 	Installation string         `json:"installation"`
-	// Unsent says that nothing was sent since the claim has set Charge.SentAt, as far
-	// as the claim knows. At a shop that is not idempotent the ledger has the last
-	// word: each call moves that time first. Inside a workflow task, at an idempotent
-	// shop, it says more: that this is the first call for the claim, by the very process
-	// that has made it.
+	// Unsent says that nothing was sent before the claim has set Charge.SentAt, see
+	// [billing.Claim]. At a shop that is not idempotent the ledger decides: each call moves
+	// that time first. Inside a workflow task, at an idempotent shop, Unsent also says that
+	// this is the first call for the claim, by the process that has made the claim.
 	Unsent bool `json:"unsent,omitempty"`
 }
 
@@ -69,40 +67,39 @@ const (
 	FailureDeclined    = "declined"        // the shop declined this customer's order
 )
 
-// refusedRetry is the wait after the shop has refused our set-up: a person must
-// mend it, and hammering at a shop that locks keys out makes it worse.
+// refusedRetry is the wait after the shop has refused our set-up. A person must fix that,
+// and frequent calls make it worse at a shop that locks keys out.
 const refusedRetry = 5 * time.Minute
 
-// CallsAtOnce is how many calls of PlaceOrder a worker makes inside of workflow
-// tasks. A worker has twice as many places for local activities, so that claims and
+// CallsAtOnce is how many calls of PlaceOrder a worker makes inside workflow tasks at a
+// time. A worker has twice as many places for local activities, so that claims and
 // settles do not wait while the shop hangs.
 const CallsAtOnce = 100
 
-// PlaceOrderTime bounds one PlaceOrder, and must never cut a call: the longest call
-// to the shop, whatever SHOP_TIMEOUT the claiming worker had, and the ledger's part
-// before and after it, with room. That a worker has died shows by its heartbeats.
+// PlaceOrderTime bounds one PlaceOrder. It must never cut a call, so it has room for the
+// longest call to the shop that any worker's SHOP_TIMEOUT allows, and for the calls to the
+// database before and after it. The death of a worker shows by its heartbeats.
 const PlaceOrderTime = shop.MaxTimeout + 4*ledgerTime
 
-// The wait before the second call for an order, where the shop names none; it
-// doubles up to OrderPauseMax.
+// The wait before the second call for an order, if the shop names none. It doubles up to
+// OrderPauseMax.
 const (
 	OrderPause    = time.Second
 	OrderPauseMax = 5 * time.Minute
 )
 
 // PlaceOrder asks the shop for the order and returns the charge as it is to be
-// settled: charged, declined, or, where the shop is not idempotent and the
-// request may have reached it, unresolved. Any other answer is an error, to be
-// tried again, unless the retries are over by then. As a local activity it returns
-// nil, having asked nothing, if [CallsAtOnce] calls are under way.
+// settled: charged, declined, or unresolved if the shop is not idempotent and the request
+// may have reached it. Any other answer is an error. It is tried again until the retries
+// are over. As a local activity it asks nothing and returns nil if [CallsAtOnce] calls are
+// under way.
 //
-// It asks for what the ledger has under the request id, whatever else the input
-// says. A charge that is settled there it returns as it stands; without a claim of
-// the subscription and period, the error is final, and nothing is asked.
+// It asks for what the ledger has under the request id, whatever else the input says. If
+// the ledger has the charge as settled, it returns that. Without a claim of the subscription
+// and period, it asks nothing, and the error is final.
 //
-// Only SHOP_TIMEOUT ends a call: not the end of the context. Where the activity is
-// started again in a process that still makes its call, because Temporal has lost
-// sight of it, it joins that call.
+// Only SHOP_TIMEOUT ends a call, not the end of the context. If Temporal loses sight of the
+// activity and starts it again in a process that still makes the call, it joins that call.
 func (a *Activities) PlaceOrder(ctx context.Context, in PlaceOrderInput) (*billing.Charge, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -170,8 +167,8 @@ func pauseBefore(attempt int32, last shop.Answer) time.Duration {
 	return min(OrderPause<<min(attempt-2, 20), OrderPauseMax)
 }
 
-// notPlaced is the error of an order that was not made; over says that it is the
-// last.
+// notPlaced is the error of an order that was not made. over says that it is not tried
+// again.
 func notPlaced(charge billing.Charge, detail string, delay time.Duration, over bool) error {
 	code := cmp.Or(charge.FailureCode, FailureShopNotNow)
 	return temporal.NewApplicationErrorWithOptions(detail, code, temporal.ApplicationErrorOptions{
@@ -202,7 +199,7 @@ func (a *Activities) claimed(ctx context.Context, in billing.Charge) (billing.Ch
 	case row.Status != billing.Pending:
 		return *row, nil
 	case row.Owner != billing.ChargeOwner && !row.ClaimedUntil.IsZero():
-		// Its page settles it, or lets it go: then it is here for the next try.
+		// Its page settles it, or lets it go for the next try.
 		return in, notPlaced(in, fmt.Sprintf("the charge is held by %q, so nothing was asked of the shop", row.Owner), 0, false)
 	}
 	if _, err := billing.ParseRequestID(string(row.RequestID)); errors.As(err, &known) {
@@ -212,13 +209,13 @@ func (a *Activities) claimed(ctx context.Context, in billing.Charge) (billing.Ch
 	return *row, nil
 }
 
-// beforeCall says whether the request has certainly not gone out earlier, and sees to
-// it that from now on the ledger does not say so any longer: the process may die in
-// the call. It sets the charge's time of sending to that in the ledger.
+// beforeCall says whether the request has certainly not gone out earlier. It also makes
+// sure that the ledger no longer says so, because the process may die in the call. It sets
+// the charge's SentAt to the ledger's.
 //
-// Nothing need be written before the first call inside of the workflow task that has
-// claimed the charge, at an idempotent shop. A process that repeats the task claims
-// again, which moves the time.
+// At an idempotent shop, nothing need be written before the first call inside the workflow
+// task that has claimed the charge: a process that repeats the task claims again, which
+// moves the time.
 func (a *Activities) beforeCall(ctx context.Context, in PlaceOrderInput, charge *billing.Charge) (certain bool, err error) {
 	var claimed time.Time
 	if in.Unsent {
@@ -246,7 +243,7 @@ func (a *Activities) permit(ctx context.Context, id billing.RequestID, claimed t
 	case billing.CodeOf(err) != "":
 		return false, sentAt, a.notYet(ctx, installation, err)
 	case err != nil:
-		return false, sentAt, fmt.Errorf("asking leave to send: %w", err)
+		return false, sentAt, fmt.Errorf("asking for permission to send: %w", err)
 	}
 	return permitted, sentAt, nil
 }
@@ -254,20 +251,20 @@ func (a *Activities) permit(ctx context.Context, id billing.RequestID, claimed t
 // sentEarlier says why a charge is in doubt that was claimed and not settled.
 const sentEarlier = "the request may have reached the shop earlier, and the shop is not idempotent"
 
-// notOrdered notes that the shop has certainly made no order.
+// notOrdered records that the shop has certainly made no order.
 func (a *Activities) notOrdered(ctx context.Context, charge billing.Charge) error {
 	_, err := within(ctx, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, a.store.NotOrdered(ctx, charge.RequestID, charge.SentAt)
 	})
 	if err != nil {
-		return fmt.Errorf("noting that nothing was ordered: %w", err)
+		return fmt.Errorf("recording that nothing was ordered: %w", err)
 	}
 	return nil
 }
 
 // ask calls the shop once and returns the charge as it is to be settled, and the
-// answer. It is still pending where the answer settles nothing and the order may
-// be asked for again.
+// answer. The charge is still pending if the answer settles nothing and the order may be
+// asked for again.
 func (a *Activities) ask(ctx context.Context, charge billing.Charge) (billing.Charge, shop.Answer) {
 	answer := a.call(ctx, shop.Order{RequestID: string(charge.RequestID), CustomerID: charge.CustomerID, SKU: charge.SKU})
 	charge.Attempts++
@@ -293,8 +290,7 @@ func (a *Activities) ask(ctx context.Context, charge billing.Charge) (billing.Ch
 	return charge, answer
 }
 
-// call makes the call, or joins the one for the request id that this process makes
-// already, for a page that Temporal has lost sight of.
+// call makes the call, or joins the one for the request id that this process makes already.
 func (a *Activities) call(ctx context.Context, order shop.Order) shop.Answer {
 	made, _, _ := a.calls.Do(order.RequestID, func() (any, error) { return a.shop.PlaceOrder(ctx, order), nil })
 	answer, _ := made.(shop.Answer) // it is one

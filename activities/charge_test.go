@@ -102,7 +102,7 @@ func TestPlaceOrder_AsksForWhatWasClaimed(t *testing.T) {
 }
 
 // Without its claim nothing is asked of the shop.
-func TestPlaceOrder_WithoutAClaimAsksNothing(t *testing.T) {
+func TestPlaceOrder_NoClaimAsksNothing(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)

@@ -1,12 +1,11 @@
 // Package activities is what workflows do to the world: claim a place in the
-// ledger, ask the shop, record its answer. Each activity is one step, safe to
-// repeat: Temporal runs it again when a worker dies, and then it must find its
-// own traces in the ledger and go on from there.
+// ledger, ask the shop, record its answer. Each activity is one step that is safe to
+// repeat: Temporal runs it again when a worker dies. It then finds in the ledger what was
+// done, and goes on from there.
 //
-// A result is an outcome that stands. An error is "not now": Temporal tries
-// again, after the delay the shop asked for. Errors of the domain
-// ([billing.Error]) are final; they cross to the workflow as application errors
-// whose type is their code.
+// A result is an outcome that stands. An error says "not now": Temporal tries again, after
+// the delay that the shop asked for. Errors of the domain ([billing.Error]) are final. They
+// reach the workflow as application errors whose type is their code.
 //
 // # Terms
 //
@@ -19,9 +18,11 @@
 //     so keeps the run's pace.
 //   - An exception is an order of a page that did not go through at once. The page lets
 //     go of its claim, which is then a left-over: pending, owned and held by nobody.
-//   - The sweep starts a ChargeSubscription workflow for each left-over.
+//   - The watch is the activity that follows the run's row ([Activities.WatchRun]). Its
+//     sweep starts a ChargeSubscription workflow for each left-over.
 //
-// docs/product.md says who may take over a claim, and what may be sent.
+// docs/product.md says who may take over a claim, and what may be sent. Decisions 0010
+// (batches), 0011 (the sweep) and 0019 (the row decides) have the reasons.
 //
 // # Invariants
 //

@@ -7,18 +7,17 @@ import (
 	"go.temporal.io/sdk/activity"
 )
 
-// What activities that live long have in common: how long a step may take, how they tell
-// that they live, and how they wait.
+// What long activities have in common: how long a step may take, their heartbeats, and how
+// they wait.
 const (
-	// beat is how often a long activity says that it lives; its heartbeat timeout
-	// is several times that.
+	// beat is the time between two heartbeats; the heartbeat timeout is several times that.
 	beat = 2 * time.Second
 	// patience is the wait before looking again whether a run goes on or a slot
 	// is free.
 	patience = 200 * time.Millisecond
-	// ledgerTime bounds one call to the database: the heartbeats go on while a connection
-	// that leads nowhere keeps the call waiting, which the operating system notices after
-	// minutes, if at all.
+	// ledgerTime bounds one call to the database. A connection that leads nowhere would keep
+	// the call waiting while the heartbeats go on; the operating system notices it after
+	// minutes, or never.
 	ledgerTime = 30 * time.Second
 )
 
@@ -34,7 +33,7 @@ func done(call func(context.Context) error) func(context.Context) (struct{}, err
 	return func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) }
 }
 
-// nothing are the details of heartbeats that only tell that an activity lives.
+// nothing is what a heartbeat carries that only says that the activity lives.
 func nothing() any { return nil }
 
 // sleep waits for d or the end of the context.
@@ -53,10 +52,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // keepBeating records heartbeats with the details until the returned function is
-// called. The context that it returns also ends when the worker is told to stop: a
-// long activity then ends at the next step, for another worker to go on. It beats
-// on until then: a page that fell silent while its last orders are under way would
-// be run by another worker at the same time.
+// called. The context that it returns also ends when the worker is told to stop. The
+// activity then ends at its next step, and another worker goes on. The heartbeats go on
+// until it has ended: else another worker would run a page at the same time, while its last
+// orders are under way.
 func keepBeating(ctx context.Context, details func() any) (context.Context, func()) {
 	work, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})

@@ -43,19 +43,18 @@ type ChargePageOutput struct {
 	Detail string `json:"detail,omitempty"` // what the shop said, with refused and failing
 }
 
-// Limits of a batch, the orders that are claimed and settled together. It grows
-// while batches are quick, up to maxBatch, and shrinks when they take longer than
-// batchTime: a pause holds within a batch, and a cancel is honoured until its
-// subscription's batch is claimed.
+// Limits of a batch. It grows while batches are quick, up to maxBatch, and shrinks when they
+// take longer than batchTime. A pause takes effect after the batch under way, and a cancelled
+// subscription is not charged if its batch is not claimed yet.
 const (
 	maxBatch  = 500
 	batchTime = time.Second
-	// sendFor is how long orders of a batch are sent after its claims; settleTime is
-	// room to settle them, after the last call. See [page.heldFor].
+	// sendFor is how long after its claims the orders of a batch are sent. settleTime is
+	// the time to settle them, after the last call. See [page.heldFor].
 	sendFor    = 150 * time.Second
 	settleTime = 150 * time.Second
-	// maxWaiting bounds the claims of a run that wait for a workflow to be started, where
-	// each charge has one.
+	// maxWaiting bounds the claims that wait for a workflow to be started, in a run that has
+	// a workflow for each charge.
 	maxWaiting = 1000
 	// enoughToJudge is how many orders a page must have tried before "most of
 	// them fail" means anything.
@@ -75,18 +74,18 @@ type page struct {
 
 	own           []billing.Charge // claims of an earlier try, to be placed first
 	sendUntil     time.Time        // orders of the batch are sent no later
-	unknown       error            // why nobody can say how a claim of an earlier try stands
+	unknown       error            // why it is not known how a claim of an earlier try stands
 	tried, failed int
 }
 
 // ChargePage charges everyone of a range who is due in the run at the claim and
-// not charged yet. Batch by batch: one statement claims, the orders go out at once
-// under the run's pace, one statement settles.
+// not charged yet. For each batch, one statement claims, the orders are sent concurrently
+// at the run's pace, and one statement settles.
 //
-// If it runs again, after a worker's death, it first finds its own open claims
-// and repeats their request ids, and then goes on from its last heartbeat.
+// If it runs again after a worker's death, it first finds its own open claims and repeats
+// their request ids. Then it goes on from its last heartbeat.
 //
-// What does not go through at once it lets go: the run's watch starts a workflow for it.
+// It lets go of exceptions: the run's sweep starts a workflow for each.
 func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*ChargePageOutput, error) {
 	if in.Number < 1 {
 		return nil, asFailure(billing.Invalid("number", "must be at least 1"))
@@ -115,8 +114,8 @@ func (a *Activities) ChargePage(ctx context.Context, in ChargePageInput) (*Charg
 	return p.run(ctx)
 }
 
-// heldFor is how long a batch's claims are the page's alone: longer than any batch
-// that lives, whatever one call may take.
+// heldFor is how long a batch's claims are held: longer than any batch takes in a worker
+// that lives, however long one call takes.
 func (p *page) heldFor() time.Duration { return sendFor + p.policy.ShopTimeout + settleTime }
 
 func (p *page) progress() any {
@@ -141,8 +140,8 @@ func (p *page) run(ctx context.Context) (_ *ChargePageOutput, err error) {
 	return &p.out, p.release(ctx)
 }
 
-// stopIfReplaced stops the page if the error says that the database is not the one with
-// which the run began.
+// stopIfReplaced stops the page if the error says that the database is another one than
+// that with which the run began.
 func (p *page) stopIfReplaced(ctx context.Context, err error) error {
 	switch billing.CodeOf(err) {
 	case billing.CodeDatabaseReplaced:
@@ -180,8 +179,8 @@ func (p *page) claim(limit int) billing.PageClaim {
 	}
 }
 
-// release lets go of the claims of an earlier try that this one does not place,
-// because the page has stopped: whoever wants those orders must not wait for it.
+// release lets go of the claims of an earlier try that this one does not place, because the
+// page has stopped. Others need not wait for it.
 func (p *page) release(ctx context.Context) error {
 	claims := make([]billing.PlacedCharge, 0, len(p.own))
 	for _, c := range p.own {
@@ -190,8 +189,8 @@ func (p *page) release(ctx context.Context) error {
 	return p.settle(ctx, claims)
 }
 
-// notPlaced is a claim of an earlier try as it is to be left: free to be taken
-// over, or in doubt, where it may have reached a shop that is not idempotent.
+// notPlaced is a claim of an earlier try as the page leaves it: free to be taken over, or in
+// doubt if it may have reached a shop that is not idempotent.
 func (p *page) notPlaced(charge billing.Charge) *billing.PlacedCharge {
 	if !p.policy.Idempotent && !charge.SentAt.IsZero() {
 		charge = *unresolved(charge, billing.FailureInDoubt, sentEarlier)
@@ -227,9 +226,9 @@ func (p *page) nextBatch(ctx context.Context) error {
 	return p.claimAndPlace(ctx, slots, first)
 }
 
-// claimForWorkflows claims a batch that nobody holds: each charge gets a workflow of its
-// own, by the run's watch. It does not run ahead of them: a cancel is honoured until the
-// claim.
+// claimForWorkflows makes claims that nobody holds, and the run's sweep starts a workflow for
+// each. It does not run far ahead of the workflows: a subscription that is cancelled before
+// the claim is not charged.
 func (p *page) claimForWorkflows(ctx context.Context) error {
 	run, err := within(ctx, func(ctx context.Context) (*billing.Run, error) { return p.store.RunByID(ctx, p.in.RunID) })
 	switch {
@@ -255,7 +254,7 @@ func (p *page) claimNext(ctx context.Context, limit int) (billing.PageClaimed, e
 	return within(ctx, func(ctx context.Context) (billing.PageClaimed, error) { return p.store.ClaimPage(ctx, p.claim(limit)) })
 }
 
-// passed notes how far the page has come.
+// passed records how far the page has come.
 func (p *page) passed(claimed billing.PageClaimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -300,9 +299,9 @@ func (p *page) adapt(took time.Duration, orders int) {
 	}
 }
 
-// place asks the shop for the orders, the first at the time of its slot and the
-// others an interval apart, and settles what came of them. An order that is not
-// sent, because the page stops, keeps its claim as order leaves it.
+// place asks the shop for the orders, the first at the time of its slot and the others an
+// interval apart. Then it settles them. An order that is not sent, because the page stops,
+// keeps its claim as order leaves it.
 func (p *page) place(ctx context.Context, charges []billing.Charge, first time.Time, interval time.Duration, order func(context.Context, billing.Charge) *billing.PlacedCharge) error {
 	if len(charges) == 0 {
 		return nil
@@ -333,14 +332,14 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 	return errors.Join(ctx.Err(), p.unknown)
 }
 
-// order places an order that was claimed just now. Where the page stops it
-// returns the claim as it is, certainly not sent, to be let go.
+// order places an order that was claimed just now. If the page stops, it returns the claim
+// as it is, certainly not sent, to be let go.
 func (p *page) order(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() || time.Now().After(p.sendUntil) {
 		return &billing.PlacedCharge{Charge: charge, NotOrdered: true}
 	}
-	// What is under way is not cut by a stop: whether the shop has the order would
-	// be in doubt. The call ends within the shop's timeout.
+	// A stop does not cut the call, or the order would be in doubt. The call ends within the
+	// shop's timeout.
 	charge, answer := p.ask(context.WithoutCancel(ctx), charge)
 	if charge.FailureCode == FailureShopRefused {
 		p.stop(StopRefused, charge.FailureDetail)
@@ -348,8 +347,8 @@ func (p *page) order(ctx context.Context, charge billing.Charge) *billing.Placed
 	return &billing.PlacedCharge{Charge: charge, NotOrdered: charge.Status == billing.Pending && !answer.Doubt}
 }
 
-// orderAgain places an order that an earlier try of the page has claimed, and
-// may have sent, which only an idempotent shop forgives.
+// orderAgain places an order that an earlier try of the page has claimed and may have sent.
+// Only to an idempotent shop is such an order sent again.
 func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() {
 		return p.notPlaced(charge)
@@ -375,7 +374,7 @@ func (p *page) orderAgain(ctx context.Context, charge billing.Charge) *billing.P
 	return ordered
 }
 
-// giveUp has this try fail where err is none; the next one finds the claim again.
+// giveUp fails this try after its batch; the next one finds the claim again.
 func (p *page) giveUp(err error) {
 	if err == nil {
 		return
@@ -397,11 +396,11 @@ func (p *page) stopped() bool {
 	return p.out.Stop != ""
 }
 
-// settle records a batch. What was ordered must be recorded: it tries as long as
-// the activity lives, and after that the claims are found by its next try.
+// settle records a batch. It tries as long as the activity lives, because what was ordered
+// must be recorded. If it fails, the next try of the page finds the claims.
 func (p *page) settle(ctx context.Context, charges []billing.PlacedCharge) error {
 	for wait := patience; ; wait = min(2*wait, beat) {
-		// The end of the activity does not undo an order.
+		// What was ordered is recorded also after the activity was told to end.
 		_, err := within(context.WithoutCancel(ctx), func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, p.store.SettlePage(ctx, charges, !p.stopped())
 		})
@@ -419,15 +418,17 @@ func (p *page) settle(ctx context.Context, charges []billing.PlacedCharge) error
 	}
 }
 
-// judge looks at what came of a batch: if most orders of the page fail, it stops. The
-// claims of a page that has stopped stay its own, for when it goes on.
+// judge looks at what came of a batch: if most orders that the page has sent fail, it stops.
+// An order in doubt fails, too: else a shop that is down would leave a whole month
+// unresolved. The claims of a page that has stopped stay its own, for when it goes on.
 func (p *page) judge(placed []billing.PlacedCharge) {
 	detail := ""
 	for _, c := range placed {
-		if c.Attempts > 0 {
-			p.tried++
+		if c.Attempts == 0 {
+			continue // not sent, because the time for it was over
 		}
-		if c.Status == billing.Pending {
+		p.tried++
+		if c.Status == billing.Pending || c.Status == billing.Unresolved {
 			p.failed++
 			detail = c.FailureDetail
 		}

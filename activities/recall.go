@@ -35,20 +35,21 @@ type RecallOutput struct {
 const (
 	// recallReads is how many histories are read at once.
 	recallReads = 8
-	// listPause is the wait between two looks whether Temporal's list has caught up, and,
-	// when it has, for what its other shards still have to write.
+	// listPause is the wait between two looks at Temporal's list. When the list has caught
+	// up, it is also the wait for what other shards of the server still have to write.
 	listPause = 500 * time.Millisecond
 )
 
-// Recall has the ledger know what Temporal remembers of every month and the ledger does
-// not: the database was restored to an earlier time, or a standby took its place. Then the
-// database may charge again; see models.Store.Recalled for what becomes of the runs.
+// Recall writes into the ledger what Temporal remembers of every month and the ledger does
+// not: the database was restored to an earlier time, or a standby took its place (decision
+// 0019). Then the database may charge again; see models.Store.Recalled for what becomes of
+// the runs.
 //
-// A run would ask again for most of what was forgotten, under the same request ids; but not
-// for the charges that callers made under ids of their own, nor for second attempts.
+// A run would ask again for most of what was forgotten, under the same request ids. It would
+// not for the charges that callers made under ids of their own, nor for second attempts.
 //
-// If nothing is forgotten it costs one list of the executions that Temporal keeps, a
-// thousand at a time, and one query for each thousand.
+// If nothing is forgotten, it lists the executions that Temporal keeps, a thousand at a
+// time, and makes one query for each thousand.
 func (a *Activities) Recall(ctx context.Context, in RecallInput) (*RecallOutput, error) {
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
@@ -81,8 +82,8 @@ func (a *Activities) Recall(ctx context.Context, in RecallInput) (*RecallOutput,
 	return out, a.store.Recalled(ctx, found.Incarnation, runs, doubt)
 }
 
-// awaitList waits until Temporal's list shows this very execution. The list follows the
-// executions by a moment; nobody has been charged since this one began.
+// awaitList waits until Temporal's list shows this very execution. The list lags a moment
+// behind the executions. Nobody has been charged since this one began.
 func (a *Activities) awaitList(ctx context.Context) error {
 	own := activity.GetInfo(ctx).WorkflowExecution
 	for {
@@ -96,7 +97,7 @@ func (a *Activities) awaitList(ctx context.Context) error {
 	}
 }
 
-// recallCharges returns how many charges are in the ledger again.
+// recallCharges returns how many charges it has put back.
 func (a *Activities) recallCharges(ctx context.Context, in RecallInput) (recalled int, err error) {
 	// The others are listed first: one that completes meanwhile is in both lists.
 	others, err := a.forgotten(ctx, false)
@@ -107,7 +108,7 @@ func (a *Activities) recallCharges(ctx context.Context, in RecallInput) (recalle
 	if err != nil {
 		return 0, err
 	}
-	// Those that have charged are put back first: they know most.
+	// Those that have charged are put back first: their histories are complete.
 	for _, forgotten := range [][]Execution{charged, others} {
 		n, err := a.recall(ctx, in, forgotten)
 		if recalled += n; err != nil {
@@ -121,9 +122,9 @@ func (a *Activities) recallCharges(ctx context.Context, in RecallInput) (recalle
 	return recalled, nil
 }
 
-// forgotten lists executions of which the ledger does not know: those that have
-// charged, if it shows no such charge, the latest first; others, if nothing
-// stands for the subscription, the earliest first.
+// forgotten lists executions that the ledger does not know. Completed ones have charged: it
+// lists those of which the ledger shows no charge that is charged, the latest first. Of the
+// others it lists those for whose subscription nothing stands, the earliest first.
 func (a *Activities) forgotten(ctx context.Context, completed bool) ([]Execution, error) {
 	var found []Execution
 	for token := []byte(nil); ; {
@@ -159,9 +160,9 @@ func (a *Activities) forgotten(ctx context.Context, completed bool) ([]Execution
 	}
 }
 
-// recall reads histories, a few at once, and writes what they know in their
-// order. Of several that have charged a subscription, the first counts: a person has
-// corrected the charges before it. It returns how many charges are in the ledger again.
+// recall reads histories, a few at once, and writes their charges in the given order. Of
+// several that have charged a subscription in a month, the first counts: a person has
+// corrected the others (decision 0018). It returns how many charges it has put back.
 func (a *Activities) recall(ctx context.Context, in RecallInput, forgotten []Execution) (recalled int, err error) {
 	charged := map[string]bool{}
 	for len(forgotten) > 0 {
@@ -200,14 +201,14 @@ func (a *Activities) recall(ctx context.Context, in RecallInput, forgotten []Exe
 	return recalled, nil
 }
 
-// putBack writes a remembered charge into the ledger: one that has charged also
-// if it stands there as pending or unresolved, any other unless something stands
-// there. Who sweeps takes up what is open.
+// putBack writes a remembered charge into the ledger, if nothing stands there. One that has
+// charged also settles a row that is pending or unresolved there. The sweep of a run takes up
+// what is open.
 func (a *Activities) putBack(ctx context.Context, c billing.Charge) (bool, error) {
 	c.Owner, c.ClaimedUntil = billing.Nobody, time.Time{}
 	switch {
 	case c.CustomerID == "" && !a.policy.Idempotent:
-		return false, nil // the first call to such a shop comes after the customer is in the history
+		return false, nil // such a shop is first called when the customer is in the history
 	case c.CustomerID == "":
 		return false, a.store.PutBackRequest(ctx, billing.ChargeRequest{
 			SubscriptionID: c.SubscriptionID, Period: c.Period, RequestID: c.RequestID, RunID: c.RunID,

@@ -10,7 +10,7 @@ import (
 	"drayman/billing"
 )
 
-// Waits before an activity is tried again that this worker may not do yet.
+// Waits before an activity is tried again that this worker may not carry out yet.
 const (
 	// elsewhere: another worker, on the right database, may be the next to take it.
 	elsewhere = 5 * time.Second
@@ -38,9 +38,9 @@ func failureCode(err error) billing.Code {
 	return billing.Code(failure.Type())
 }
 
-// notYet makes a refusal of the database one that is tried again: a person adopts it, or
-// the recall looks through it, which it starts. Nothing has been done then. The Temporal
-// UI shows the refusal meanwhile. Other errors it leaves alone.
+// notYet makes a refusal of the database an error that is tried again: a person adopts the
+// database, or the recall, which notYet starts, looks through it. Nothing has been done by
+// then. The Temporal UI shows the refusal meanwhile. Other errors are returned as they are.
 func (a *Activities) notYet(ctx context.Context, installation string, err error) error {
 	wait := elsewhere
 	switch billing.CodeOf(err) {
@@ -55,15 +55,16 @@ func (a *Activities) notYet(ctx context.Context, installation string, err error)
 	return temporal.NewApplicationErrorWithOptions(err.Error(), string(billing.CodeOf(err)), temporal.ApplicationErrorOptions{NextRetryDelay: wait})
 }
 
-// startRecall is for whoever meets database_replaced. If it fails, the next try starts it.
+// startRecall starts the recall; each activity that meets database_replaced does so. If it
+// fails, the next try of the activity starts it.
 func (a *Activities) startRecall(ctx context.Context, installation string) {
 	if err := a.temporal.StartRecall(ctx, installation); err != nil {
 		a.log.WarnContext(ctx, "the workflow Recall cannot be started yet", "error", err)
 	}
 }
 
-// requireOurs returns an error unless this worker's database is the installation that
-// asks. Another worker may do the work, so it is tried again.
+// requireOurs returns an error if this worker's database is not the installation that asks.
+// Another worker may do the work, so the error is tried again.
 func (a *Activities) requireOurs(ctx context.Context, asked string) error {
 	_, err := a.installation(ctx, asked)
 	return err

@@ -31,9 +31,9 @@ type StartRunOutput struct {
 	Recalled string      `json:"recalled"`
 }
 
-// StartRun records the run, with its cut-off, once for each execution, and lifts the holds
-// of pages that work no longer. It waits, by being tried again, until the database may
-// charge. It refuses what the API refuses: a workflow can be started by hand. As with
+// StartRun records the run, with its cut-off, once for each execution. It lifts the holds of
+// pages that are no longer at work. It is tried again until the database may charge. It
+// refuses what the API refuses, because a workflow can be started in the Temporal UI. As with
 // [Activities.ClaimCharge], a run of another installation fails for good.
 func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*StartRunOutput, error) {
 	if err := cmp.Or(in.Period.Validate(), in.Settings.Validate()); err != nil {
@@ -62,8 +62,8 @@ func (a *Activities) StartRun(ctx context.Context, in StartRunInput) (*StartRunO
 	return &StartRunOutput{Run: *run, Recalled: recalled}, err
 }
 
-// zoneOf returns the zone in which the month of the run is meant: that of the schedule
-// or of the API, whose cut-off a person has confirmed, or else ours.
+// zoneOf returns the zone in which the month of the run is meant: that of the schedule or
+// of the API, in which a person has confirmed the cut-off, or else ours.
 func (a *Activities) zoneOf(ctx context.Context, in StartRunInput) (*time.Location, error) {
 	if in.Timezone == "" || in.Timezone == a.zone.String() {
 		return a.zone, nil
@@ -95,13 +95,14 @@ type RunRef struct {
 	Installation string         `json:"installation"`
 	RunID        string         `json:"run_id"`
 	Period       billing.Period `json:"period"`
-	// Recalled is the incarnation of the database with which the run began: by another one
-	// it claims and finishes nothing. Execution is the one that began, which owns its pages.
+	// Recalled is the incarnation of the database with which the run began: in another one
+	// it claims and finishes nothing. Execution is the one that began: it is part of the
+	// name that owns the claims of pages.
 	Recalled  string `json:"recalled"`
 	Execution string `json:"execution"`
 }
 
-// pageOwners is what the owners of the run's pages at work begin with.
+// pageOwners is the beginning of the owner's name of each page of the execution.
 func (in RunRef) pageOwners() string {
 	return fmt.Sprintf("billing-run/%s %s page ", in.RunID, in.Execution)
 }
@@ -112,8 +113,8 @@ type ChangeRunInput struct {
 	Change billing.RunChange `json:"change"`
 }
 
-// ChangeRun writes to the run's row, which pages read before each batch. It returns the run
-// as it stands. A run that is to finish and has ended otherwise stays as it is.
+// ChangeRun writes to the run's row, which pages read before each batch (decision 0019). It
+// returns the run as it stands. A run that has ended otherwise does not finish.
 func (a *Activities) ChangeRun(ctx context.Context, in ChangeRunInput) (*billing.Run, error) {
 	if err := a.requireOurs(ctx, in.Installation); err != nil {
 		return nil, err
@@ -148,20 +149,19 @@ type PlanRunInput struct {
 	RunRef
 	After    string `json:"after"`
 	PageSize int    `json:"page_size"`
-	Pages    int    `json:"pages"` // at most this number
+	Pages    int    `json:"pages"` // the greatest number of them
 }
 
-// PlanRunOutput are the last ids of the pages, in order. More says that there
-// are others behind them.
+// PlanRunOutput are the last ids of the pages, in order. More says that more pages follow.
 type PlanRunOutput struct {
 	Ends []string `json:"ends"`
 	More bool     `json:"more"`
 }
 
-// maxPlanned bounds the pages that are cut at once.
+// maxPlanned bounds the pages that are planned at once.
 const maxPlanned = 1000
 
-// PlanRun cuts those who are due and uncharged into pages.
+// PlanRun divides those who are due and uncharged into pages.
 func (a *Activities) PlanRun(ctx context.Context, in PlanRunInput) (*PlanRunOutput, error) {
 	settings := billing.RunSettings{PageSize: in.PageSize}.WithDefaults()
 	if err := settings.Validate(); err != nil {

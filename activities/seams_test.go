@@ -145,7 +145,7 @@ func (b *bench) recall(t *testing.T) (out activities.RecallOutput) {
 }
 
 // What another installation has charged later hides nothing of ours.
-func TestRecall_AnothersExecutionHidesNothing(t *testing.T) {
+func TestRecall_OtherInstallationHidesNothing(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)
@@ -158,7 +158,7 @@ func TestRecall_AnothersExecutionHidesNothing(t *testing.T) {
 
 // One remembered charge that the ledger cannot take, because its request id is another's
 // there, does not hold the others up.
-func TestRecall_ATakenRequestIDStopsNobody(t *testing.T) {
+func TestRecall_TakenRequestIDStopsNobody(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, true)

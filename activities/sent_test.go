@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -203,7 +204,7 @@ func TestPlaceOrder_NotIdempotent_TakenOver(t *testing.T) {
 }
 
 // In another installation's database nothing is sent, whatever the row says.
-func TestPlaceOrder_ARestoredDatabaseSendsNothing(t *testing.T) {
+func TestPlaceOrder_RestoredDatabaseSendsNothing(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		b := setup(t, db, false)
@@ -276,7 +277,7 @@ func TestChargePage_ClearsWhatIsCertain(t *testing.T) {
 
 // A page that runs again finds its claims. What an earlier try may have sent stays in
 // doubt, however certain the answer to this one is.
-func TestChargePage_ASecondTry(t *testing.T) {
+func TestChargePage_SecondTry(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name             string
@@ -318,6 +319,29 @@ func TestChargePage_ASecondTry(t *testing.T) {
 					calls = 0
 				}
 				require.Len(t, b.shop.Calls(), calls)
+			})
+		})
+	}
+}
+
+// While the shop is down a page stops, whether its orders may be sent again or are in doubt.
+func TestChargePage_ShopIsDown(t *testing.T) {
+	t.Parallel()
+	for _, idempotent := range []bool{true, false} {
+		t.Run(fmt.Sprint(idempotent), func(t *testing.T) {
+			t.Parallel()
+			modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
+				b := setup(t, db, idempotent)
+				for i := range 100 {
+					db.AddSubscription(t, fmt.Sprintf("u-%03d", i), 1, "customer")
+				}
+				run := b.record(t, billing.RunRunning, modelstest.Long.AddDate(0, 1, 0))
+				b.shop.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
+				out := b.page(t, run)
+				require.Equal(t, activities.StopFailing, out.Stop)
+				require.Contains(t, out.Detail, "503")
+				require.False(t, out.Done)
+				require.Less(t, len(b.shop.Calls()), 100)
 			})
 		})
 	}

@@ -11,27 +11,27 @@ import (
 type WatchRunInput struct {
 	RunRef
 	State billing.RunState `json:"state"`
-	// First is set for the first watch since the run has begun: it also takes up the
-	// unresolved charges, at a shop that is idempotent.
+	// First is set for the first watch since the run has begun. At an idempotent shop it
+	// also takes up the unresolved charges.
 	First bool `json:"first,omitempty"`
 }
 
 // WatchRunOutput says why the watch has ended.
 type WatchRunOutput struct {
 	Run billing.Run `json:"run"` // as it stands now, in another state
-	// Replaced: the database is no longer the one with which the run began, or lacks its
-	// row. The run begins anew.
+	// Replaced says that the database is another one than that with which the run began,
+	// or lacks its row. The run begins anew.
 	Replaced bool `json:"replaced,omitempty"`
 }
 
 const (
 	// watchPause is the wait between two looks at the run's row.
 	watchPause = 500 * time.Millisecond
-	// sweepAllEvery is how often the sweep takes up also what a workflow has claimed: it may
-	// have been ended from outside. Starting it joins it if it is there.
+	// sweepAllEvery is how often the sweep also takes up what a workflow has claimed. That
+	// workflow may have been ended from outside; if it runs, the start joins it.
 	sweepAllEvery = 10 * time.Minute
-	// maxOpenCharges bounds the workflows of a run that are open at once. Pages
-	// do not wait for them: those that fail for a day must not starve the rest.
+	// maxOpenCharges bounds the workflows of a run that are open at once. Pages do not wait
+	// for them: workflows that retry for a day must not hold up the rest.
 	maxOpenCharges = 2000
 	// sweepBatch is how many open charges are looked up at a time.
 	sweepBatch = 500
@@ -41,7 +41,8 @@ const (
 // database was replaced. While the run is running it sweeps: it starts a ChargeSubscription
 // for each open charge of the month that nobody holds, as the rows appear.
 //
-// What earlier runs and requests have left comes first. Starting one twice does no harm.
+// The first sweep takes up what earlier runs and requests have left. A second start of one
+// charge joins the first.
 func (a *Activities) WatchRun(ctx context.Context, in WatchRunInput) (*WatchRunOutput, error) {
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()
@@ -87,17 +88,18 @@ func (a *Activities) lookAtRun(ctx context.Context, in WatchRunInput) (*WatchRun
 	return nil, nil
 }
 
-// sweep starts the workflows of open charges that nobody holds.
+// sweep starts workflows for open charges that nobody holds.
 type sweep struct {
 	*Activities
 	in      WatchRunInput
 	nextAll time.Time
-	// started are those that were started a moment ago: their workflows may not have
-	// claimed them yet.
+	// started has the times of the last starts, by subscription: these workflows may not
+	// have claimed their charges yet.
 	started map[string]time.Time
 }
 
-// startedFor is how long a charge counts as started that its workflow has not claimed.
+// startedFor is how long the sweep waits for a workflow to claim its charge before it starts
+// it again.
 const startedFor = time.Minute
 
 // run goes once through what is open. It returns early if the run is no longer running.
@@ -165,8 +167,8 @@ func (s *sweep) start(ctx context.Context, id string, all bool) (running bool, e
 	})
 }
 
-// nextSlot asks for one slot of the run. There is none while too many charges are open,
-// among which are all those that the whole sweep takes up.
+// nextSlot asks for one slot of the run. There is none while too many charges are open; a
+// sweep of all does not ask, for what it takes up is among them.
 func (s *sweep) nextSlot(ctx context.Context, all bool) (billing.Slots, error) {
 	if !all {
 		open, err := within(ctx, func(ctx context.Context) (int, error) {

@@ -30,8 +30,7 @@ func records(charges []billing.Charge) []ChargeRecord {
 	return out
 }
 
-// record shows a charge, without who works on it and until when: nothing a caller could
-// act upon.
+// record shows a charge, without its owner and hold, which a caller has no use for.
 func record(c billing.Charge) ChargeRecord {
 	c.Owner, c.ClaimedUntil = "", time.Time{}
 	return ChargeRecord{Charge: c}
@@ -67,8 +66,8 @@ type chargeOutput struct {
 	Body              ChargeRecord
 }
 
-// charge answers every row of the table in the product page. The ledger is asked
-// first, so that what stands in it is answered without Temporal.
+// charge answers every row of the table in docs/product.md. It asks the ledger first, and
+// answers what stands there without Temporal.
 func (a *api) charge(ctx context.Context, in *chargeInput) (*chargeOutput, error) {
 	requestID, err := billing.ParseRequestID(in.RequestID)
 	if err != nil {
@@ -99,8 +98,8 @@ func (a *api) charge(ctx context.Context, in *chargeInput) (*chargeOutput, error
 	return a.chargeByWorkflow(ctx, in, req, facts, now)
 }
 
-// answer is the response to a charge that is settled. One that was settled
-// before the request came was not this request's doing.
+// answer is the response to a charge that is settled. If it was settled before the request
+// came, the response says so.
 func answer(c *billing.Charge, requested time.Time) (*chargeOutput, error) {
 	if c.Status == billing.Declined {
 		declined := billing.ChargeDeclined(c)
@@ -153,9 +152,9 @@ func (a *api) startCharge(ctx context.Context, in workflows.ChargeInput) (client
 
 var errStillRunning = errors.New("the charge is still under way")
 
-// waitForCharge waits for the workflow's end, at most so long, and not when the process
-// is to end; its error is how the workflow ended, or errStillRunning. Those who wait for
-// one workflow share one poll.
+// waitForCharge waits for the workflow's end, at most for the time, and not once the process
+// is to end. Its error is how the workflow ended, or errStillRunning. All who wait for one
+// workflow share one poll.
 func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait time.Duration) error {
 	if wait == 0 {
 		return errStillRunning
@@ -178,8 +177,8 @@ func (a *api) waitForCharge(ctx context.Context, run client.WorkflowRun, wait ti
 }
 
 // afterWorkflow answers from our own ledger, however the workflow ended: it may be one of
-// another installation, or a person may have corrected its outcome. Where the ledger
-// has none, the charge is accepted, and that is all that is known.
+// another installation, or a person may have corrected its outcome. If the ledger has no
+// row, all that is known is that the charge is accepted.
 func (a *api) afterWorkflow(ctx context.Context, req billing.ChargeRequest, ended error, now time.Time) (*chargeOutput, error) {
 	failure := workflows.FailureOf(ended)
 	if failure != nil && failure.Charge == nil { // refused: it has made no row

@@ -322,7 +322,7 @@ func TestAShopThatIsNotIdempotent(t *testing.T) {
 		shoptest.Fault{CustomerIDs: []string{"cut"}, Cut: shoptest.CutAfter},
 		shoptest.Fault{CustomerIDs: []string{"busy"}, Status: 429, Times: 1},
 	)
-	// What surely made no order is tried again.
+	// What certainly made no order is tried again.
 	require.Equal(t, http.StatusOK, s.charge(t, "busy", "b-1").Code)
 	require.Len(t, s.shop.OrdersFor("busy"), 1)
 

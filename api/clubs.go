@@ -36,7 +36,7 @@ type ClubView struct {
 	ID     int         `json:"id" example:"1"`
 	Name   string      `json:"name" example:"Lager of the month"`
 	SKU    *int        `json:"store_sku" doc:"the product that it sends, at the shop"`
-	Status *StatusView `json:"status" doc:"null where it has none"`
+	Status *StatusView `json:"status" doc:"null if it has none"`
 
 	Unreadable []billing.Unreadable `json:"unreadable,omitempty" doc:"times by hand in its history that cannot be read; a status does not count if its effect_date is one"`
 }

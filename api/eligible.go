@@ -23,7 +23,7 @@ func (a *api) registerEligible(h huma.API) {
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "the ids", Content: map[string]*huma.MediaType{"application/json": {Schema: ids}},
 		Headers: map[string]*huma.Param{"Link": {
-			Description: `with limit, where there are more: the next page, rel="next"`, Schema: &huma.Schema{Type: huma.TypeString},
+			Description: `with limit, if there are more: the next page, rel="next"`, Schema: &huma.Schema{Type: huma.TypeString},
 		}},
 	}}
 	huma.Register(h, op, a.listEligible)
@@ -34,7 +34,7 @@ type eligibleInput struct {
 	Uncharged bool   `query:"uncharged" doc:"leave out those whose charge in the current period is charged, pending or unresolved"`
 	After     string `query:"after" doc:"only ids greater than this one"`
 	// A page is held in memory, to know whether there is a next: hence the maximum.
-	Limit int `query:"limit" doc:"at most so many, with a Link to the next page" minimum:"1" maximum:"10000"`
+	Limit int `query:"limit" doc:"the greatest number of ids in the answer; if there are more, a Link names the next page" minimum:"1" maximum:"10000"`
 }
 
 // Resolve implements huma.Resolver.
@@ -98,8 +98,8 @@ func (a *api) eligiblePage(ctx context.Context, in *eligibleInput, q billing.Eli
 	return jsonResponse(ids, "Link", link), nil
 }
 
-// jsonResponse answers with the value; header pairs follow it, an empty value
-// leaves its header out.
+// jsonResponse answers with the value. Header pairs follow it; a header with an empty value
+// is left out.
 func jsonResponse(value any, header ...string) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
 		for i := 0; i+1 < len(header); i += 2 {

@@ -60,8 +60,8 @@ func (a *api) charging(ctx context.Context) (string, error) {
 	return found.ID, nil
 }
 
-// awaitRecall returns when the recall has ended, however it did, or is not to be waited for
-// any longer. All requests share one.
+// awaitRecall returns when the recall has ended, however it did, or recallWait is over. All
+// requests share one wait.
 func (a *api) awaitRecall(ctx context.Context, installation string) {
 	recalled := a.recalls.DoChan(installation, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recallWait)

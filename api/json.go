@@ -12,7 +12,7 @@ import (
 // jsonFormat is huma's, but for bodies that encoding/json would read otherwise
 // than they were meant: it takes the last of two members with one name, puts
 // U+FFFD for what is no character, so that a customer's id would become another,
-// and reads 1e-400 as 0, which is no cap where a very low one was meant.
+// and reads 1e-400 as 0, which is no cap although a very low one was meant (decision 0016).
 var jsonFormat = huma.Format{
 	Marshal: huma.DefaultJSONFormat.Marshal,
 	// huma reads a body twice: to check it against the schema, then into the input.

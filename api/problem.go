@@ -31,7 +31,7 @@ type Problem struct {
 	Charge         *billing.Charge     `json:"charge,omitempty" doc:"with the codes about a charge: its record"`
 	CutOff         *time.Time          `json:"cut_off,omitempty" doc:"with past_period_unconfirmed: who was eligible then, and still is, would be due"`
 	Due            *int                `json:"due,omitempty" doc:"with past_period_unconfirmed: how many would be due, and are not charged yet"`
-	Errors         []*huma.ErrorDetail `json:"errors,omitempty" doc:"with validation_failed: what is wrong where"`
+	Errors         []*huma.ErrorDetail `json:"errors,omitempty" doc:"with validation_failed: each error and its place"`
 
 	retryAfter int // seconds; 0: no Retry-After
 }
@@ -144,8 +144,8 @@ func init() {
 	}
 }
 
-// bodyCut is huma's message where a body broke off or was no proper chunks. That
-// is the caller's end of the line, but huma calls it a 500.
+// bodyCut is huma's message if a body broke off or its chunks were malformed. That is the
+// caller's fault, but huma answers 500.
 const bodyCut = "cannot read request body"
 
 // problemOf gives huma's own errors their codes. A resolver's problem goes before

@@ -68,7 +68,7 @@ type startRunInput struct {
 	}
 }
 
-// Pace is a cap in orders a second, which is no cap only where somebody says 0.
+// Pace is a cap in orders a second. Only an explicit 0 is no cap.
 type Pace float64
 
 // UnmarshalJSON refuses a null.
@@ -79,7 +79,7 @@ func (p *Pace) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*float64)(p))
 }
 
-// run is what the body asks for, with the defaults of what it leaves open.
+// run is what the body asks for, with defaults for what it does not say.
 func (in *startRunInput) run(zone *time.Location) (workflows.RunInput, error) {
 	run := workflows.RunInput{Period: in.period(), Timezone: zone.String()}
 	if b := in.Body; b != nil {
@@ -123,9 +123,9 @@ func (a *api) startRun(ctx context.Context, in *startRunInput) (*progressOutput,
 	return a.beginRun(ctx, run)
 }
 
-// beginRun starts the run, or finds the one that is running. In its way may also be one
-// that has ended by its row, and by Temporal in a moment; or one that is about to make its
-// row again, in a database that was restored.
+// beginRun starts the run, or finds the one that is running. Two others may be in its way: a
+// run that has ended by its row, and will by Temporal in a moment; and one that is about to
+// make its row again, in a database that was restored.
 func (a *api) beginRun(ctx context.Context, in workflows.RunInput) (*progressOutput, error) {
 	deadline := time.Now().Add(recordedWithin)
 	for {
@@ -150,8 +150,8 @@ func (a *api) beginRun(ctx context.Context, in workflows.RunInput) (*progressOut
 	}
 }
 
-// mayStart asks of the month what the run will ask again, and says how many would
-// be charged for one that is not confirmed.
+// mayStart checks the month, as the run will again. For one that is over and not confirmed
+// it says how many would be charged.
 func (a *api) mayStart(ctx context.Context, in workflows.RunInput) error {
 	now, err := a.store.Now(ctx)
 	if err != nil {
@@ -198,8 +198,8 @@ func (a *api) executeRun(ctx context.Context, in workflows.RunInput) (client.Wor
 	return a.temporal.ExecuteWorkflow(ctx, a.names.RunOptions(in), workflows.BillingRunName, in)
 }
 
-// refusalOf tells why an execution fails that has begun nothing yet: another
-// installation's worker has it, or the worker's clock or settings say no.
+// refusalOf returns why an execution fails that has begun nothing yet: another installation's
+// worker has it, or the worker refuses it by its clock or settings.
 func refusalOf(ctx context.Context, run client.WorkflowRun) <-chan *billing.Error {
 	refused := make(chan *billing.Error, 1)
 	go func() {

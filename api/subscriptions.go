@@ -38,14 +38,14 @@ type SubscriptionView struct {
 	ClubID     *int                 `json:"club_id"`
 	CustomerID string               `json:"customer_id"`
 	CreateDate *time.Time           `json:"create_date"`
-	Status     *StatusView          `json:"status" doc:"now; null where it has none"`
+	Status     *StatusView          `json:"status" doc:"now; null if it has none"`
 	Scheduled  []*StatusView        `json:"scheduled" doc:"status changes to come, the next first"`
 	InProgress *ProgressView        `json:"charge_in_progress,omitempty" doc:"after a status change: a charge that was claimed before it and goes on"`
 	Charges    []ChargeRecord       `json:"charges,omitempty" doc:"the newest first; only when a single subscription is read"`
 	Unreadable []billing.Unreadable `json:"unreadable,omitempty" doc:"times by hand in its rows that cannot be read; a status does not count if its effect_date is one"`
 }
 
-// ProgressView is a charge that a status change came too late for.
+// ProgressView is a charge for which a status change came too late.
 type ProgressView struct {
 	Period    billing.Period       `json:"period" example:"2026-11"`
 	State     billing.ChargeStatus `json:"state" enum:"pending,unresolved"`

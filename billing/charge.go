@@ -43,15 +43,14 @@ type Charge struct {
 	CreatedAt      time.Time       `json:"created_at"`
 	SettledAt      *time.Time      `json:"settled_at,omitempty"`
 
-	// Owner is who works on a pending charge; nobody else takes it over before
-	// ClaimedUntil (zero: at any time). The API does not show them.
+	// Owner is who works on a pending charge, and ClaimedUntil until when it holds the
+	// claim (zero: it does not). The API does not show them.
 	Owner        string    `json:"owner,omitempty"`
 	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
 	RunID        string    `json:"run_id,omitempty"` // the billing run that claimed it, "" for a request
 	// SentAt is zero if the shop has certainly made no order under the request id and
-	// no request is under way. Every claim sets it, and only who knows that nothing
-	// was ordered clears it. It is the time of the first request that may have left;
-	// see [Claim] for what a claim may send.
+	// no request is under way. docs/product.md says who sets and clears it, and what a
+	// claim may send.
 	SentAt time.Time `json:"sent_at,omitzero"`
 
 	// Installation is the id of the installation that claimed the charge.
@@ -122,12 +121,12 @@ type ChargeFacts struct {
 	// StatusRow and ClubStatusRow are the ids of the rows that decide about Standing,
 	// "" for none.
 	StatusRow, ClubStatusRow string
-	// SameRequest is the ledger's row under this request id, if any. For a run without
-	// one it is the run's own declined or withdrawn row, unless another stands: a run
-	// tries each subscription once.
+	// SameRequest is the ledger's row under this request id, if any. If a run asks without
+	// one, and no row stands, it is the run's own declined or withdrawn row: a run tries
+	// each subscription once.
 	SameRequest *Charge
 	// AtCutOff is the standing at the cut-off of the run that asks; nil for a
-	// request, and where a row is open.
+	// request, and if a row is open.
 	AtCutOff *Standing
 	// Open is the subscription's row for the period that stands, if any.
 	Open *Charge
@@ -145,11 +144,10 @@ const (
 	StepPlace  Step = "place"  // claim it and ask the shop
 )
 
-// Decide says what a charge request comes to, in the order of the table in the
-// product page, from the request id on. It returns the ledger's row with every
-// step but StepPlace, and an [Error] where the request is refused:
-// request_id_reused (also where the request id was withdrawn),
-// subscription_not_found or not_eligible.
+// Decide says what a charge request comes to, in the order of the table in
+// docs/product.md, from the request id on. It returns the ledger's row with every
+// step but StepPlace, and an [Error] if the request is refused: request_id_reused (also if
+// the request id was withdrawn), subscription_not_found or not_eligible.
 //
 // A row that is open comes before the subscription's own state: once claimed, a
 // charge is seen through, whether or not the subscription was cancelled or
@@ -205,9 +203,9 @@ func chargeable(req ChargeRequest, facts ChargeFacts) error {
 // zone; the rest is for a request that waited for the database over midnight.
 const claimTolerance = 26 * time.Hour
 
-// CheckClaimable refuses a new charge, which no run asks for, of a month that is
-// not the current one in any time zone: [CodePeriodInFuture], or [CodeInvalid] where
-// it is over. A charge that was claimed in time is seen through at any time.
+// CheckClaimable refuses a new charge that no run asks for, if its month is not the current
+// one in any time zone: [CodePeriodInFuture], or [CodeInvalid] if it is over. A charge that
+// was claimed in time is seen through at any time.
 func CheckClaimable(p Period, now time.Time) error {
 	begin := time.Date(p.year, p.month, 1, 0, 0, 0, 0, time.UTC)
 	switch {

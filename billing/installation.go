@@ -86,7 +86,7 @@ func named(name, none string) string {
 	return fmt.Sprintf("%q", name)
 }
 
-// Requires returns an error with [CodeOtherInstallation] where a charge or a run was
+// Requires returns an error with [CodeOtherInstallation] if a charge or a run was
 // asked for by another installation than this one, or by none.
 func (i Installation) Requires(asked string) error {
 	if asked == "" {

@@ -154,8 +154,8 @@ func (c RunChange) Validate() error {
 	return Invalid("state", "must be running, paused, finished or cancelled")
 }
 
-// Nobody owns the claims that are open and let go: whoever comes first takes them over, or
-// the run that looks for them starts a workflow.
+// Nobody owns the claims that were let go. Anybody may take them over; the sweep of a run
+// starts a workflow for each.
 const Nobody = "nobody"
 
 // RunCounts is what has become of a run's charges so far.
@@ -171,26 +171,26 @@ type RunCounts struct {
 // Tried is how many charges the run has claimed.
 func (c RunCounts) Tried() int { return c.Charged + c.Declined + c.Pending + c.Unresolved }
 
-// Slots is leave to send orders, under the pace of the run.
+// Slots permits a number of orders, at the pace of the run.
 type Slots struct {
 	// State is the run's; slots are given only while it is running.
 	State RunState
 	// Count is how many orders may go out, 0 if none may yet.
 	Count int
-	// Wait is how long until the first of them; or, with Count 0, until it is
-	// worth asking again.
+	// Wait is the time until the first of them; with Count 0, the time until it makes
+	// sense to ask again.
 	Wait time.Duration
 	// Interval lies between two of them.
 	Interval time.Duration
 }
 
-// LeftOverQuery asks for open charges of a period that nobody holds, for a run to start
-// their workflows.
+// LeftOverQuery asks for open charges of a period that nobody holds. The sweep of a run
+// starts workflows for them.
 type LeftOverQuery struct {
 	RunID  string
 	Period Period
-	// All are also those that a workflow has claimed, which may be gone, or that a page of
-	// an earlier beginning of the run has left; else only those that were let go.
+	// All also asks for charges that a workflow has claimed, which may be gone, and for
+	// those of pages that are no longer at work; else only for those that were let go.
 	All        bool
 	Unresolved bool   // with All: those too
 	Pages      string // what the owners of the run's pages at work begin with
@@ -208,33 +208,32 @@ type PageClaim struct {
 	Limit  int
 	// HeldFor is how long nobody else may take the claims over.
 	HeldFor time.Duration
-	// Unheld has the claims be nobody's, for workflows of their own to be started: nothing
-	// is sent before those take them over.
+	// Unheld makes the claims nobody's, for the sweep to start a workflow for each. Nothing
+	// is sent before a workflow takes its claim over.
 	Unheld bool
-	// Installation is the id of the one that the run is of; Recalled is the incarnation of
-	// the database with which it began: another one gives no claims.
+	// Installation is the id of the run's installation. Recalled is the incarnation of the
+	// database with which the run began: another one makes no claims.
 	Installation string
 	Recalled     string
 }
 
 // PageClaimed is what a batch came to.
 type PageClaimed struct {
-	// Charges are the claims. What they say of SentAt is this claim's own time: nothing
-	// was sent before.
+	// Charges are the claims. Their SentAt is the time of this claim: nothing was sent
+	// before.
 	Charges []Charge
 	// Locked counts those passed over because another transaction holds their rows.
 	Locked int
-	// Cursor is the last id that was looked at; Done says that the range is
-	// through.
+	// Cursor is the last id that was looked at. Done says that it is the end of the range.
 	Cursor string
 	Done   bool
 }
 
 // PlacedCharge is a claim of a page as it is to be settled.
 type PlacedCharge struct {
-	Charge // SentAt is as the page knows it, to tell whether somebody has sent the request since
-	// NotOrdered says of a pending charge that the shop has certainly made no order
-	// of it: it was not sent, or the only call to the shop certainly made none.
+	Charge // its SentAt tells whether somebody has taken the claim over since
+	// NotOrdered says of a pending charge that the shop has certainly made no order: it
+	// was not sent, or the only call to the shop certainly made none.
 	NotOrdered bool
 }
 
@@ -307,8 +306,8 @@ type Progress struct {
 	BegunAt *time.Time `json:"begun_at,omitempty"`
 	// OrdersPerSecond is the average since then, pauses included.
 	OrdersPerSecond float64 `json:"average_orders_per_second"`
-	// ExpectedEnd is when nobody is left, at that average; nil where it cannot be
-	// told or there is nobody left.
+	// ExpectedEnd is when nobody is left, at that average; nil if it cannot be told or
+	// nobody is left.
 	ExpectedEnd *time.Time `json:"expected_end,omitempty"`
 }
 

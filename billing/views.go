@@ -70,7 +70,5 @@ type Claim struct {
 	Charge *Charge
 	// Unsent says, with StepPlace, that the shop has certainly heard nothing before this
 	// claim, or made no order of it: Charge.SentAt is the time that this claim has set.
-	// Whoever sends the request on the strength of it moves that time first, or is
-	// certain to be the only one.
 	Unsent bool
 }

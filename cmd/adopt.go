@@ -15,7 +15,7 @@ type adoptCommand struct {
 	Note string `once:"" help:"Why, for those who ask later. Required, but with --copy." placeholder:"TEXT"`
 	Copy bool   `once:"" help:"The database is a copy: it gets an id of its own, and the other one goes on charging."`
 	By   string `once:"" help:"Who says so." placeholder:"NAME"`
-	Yes  bool   `once:"" help:"With --copy, where the database charges already: without asking."`
+	Yes  bool   `once:"" help:"With --copy: do not ask, also if the database may charge already."`
 	databaseFlags
 	logFlags
 }
@@ -67,8 +67,8 @@ func (c *adoptCommand) Run(ctx context.Context, env *environment) error {
 	})
 }
 
-// confirmCopy asks before a database gets a new id that may charge as it stands: on the
-// original, that would leave its runs and charges to nobody.
+// confirmCopy asks before a database gets a new id although it may charge as it stands. On
+// the original, nobody would go on with its runs and charges.
 func (c *adoptCommand) confirmCopy(ctx context.Context, env *environment, store *models.Store) error {
 	found, err := store.Installation(ctx)
 	if err != nil || !c.Copy || found.MayCharge() != nil {

@@ -47,7 +47,7 @@ func (f databaseFlags) open(ctx context.Context, log *slog.Logger) (*models.Stor
 
 // installationFlags name the installation to which a process belongs.
 type installationFlags struct {
-	Installation installationName `help:"Name of this installation, where several share a Temporal namespace or are copies of one database; task queues and workflow ids carry it. 1 to 32 characters of a-z 0-9 and -." placeholder:"NAME"`
+	Installation installationName `help:"Name of this installation, if several share a Temporal namespace or are copies of one database; task queues and workflow ids carry it. 1 to 32 characters of a-z 0-9 and -." placeholder:"NAME"`
 }
 
 func (f installationFlags) names() workflows.Names { return workflows.Names(f.Installation) }
@@ -110,8 +110,8 @@ func (f *httpFlags) validate() error {
 	return nil
 }
 
-// guard is whom the API serves. Where only this machine reaches it, nobody else
-// has a name for it; elsewhere its names are known to HTTP_HOSTS alone.
+// guard is whom the API serves. On loopback only this machine reaches it, under names that
+// are known. Elsewhere only HTTP_HOSTS tells its names.
 func (f *httpFlags) guard() (guard.Policy, error) {
 	hosts, err := guard.ParseHosts(f.HTTPHosts)
 	if err != nil {

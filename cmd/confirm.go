@@ -10,10 +10,9 @@ import (
 	"golang.org/x/term"
 )
 
-// confirm shows what is about to be done, in a line, and asks a person whether to
-// do it, unless yes is given. Without a terminal there is nobody to ask: then it
-// returns an error, as it does when the answer is no; done is what was then not done,
-// such as "started".
+// confirm shows in a line what is about to be done, and asks a person whether to do it. With
+// yes it does not ask. It returns an error if the answer is no, and if there is no terminal,
+// and so nobody to ask. The error names what was not done: done, such as "started".
 func (e *environment) confirm(ctx context.Context, yes bool, what, question, done string) error {
 	switch {
 	case yes:

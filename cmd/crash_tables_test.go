@@ -20,7 +20,7 @@ var chargePoints = crashTable{
 	),
 }
 
-// chargePointsWithDoubt are those of a charge that needs leave to send (update
+// chargePointsWithDoubt are those of a charge that needs permission to send (update
 // charge), and sends in an activity.
 var chargePointsWithDoubt = crashTable{
 	name: "charge at a shop that books every call",
@@ -45,7 +45,7 @@ const pageOfFive = 5
 var pageSettings = billing.RunSettings{OrdersPerSecond: 7, PageSize: pageOfFive, Concurrency: 12}
 
 // pageSteps are slots, claim, orders and settle, twice. They are the same for
-// both shops: the claim itself gives leave to send.
+// both shops: the claim itself permits sending.
 var pageSteps = []string{
 	"after activity task taken",
 	"before lock billing_run", "before update billing_run", "commit of update billing_run",

@@ -93,8 +93,8 @@ func newParser(env *environment, exit func(int)) (*kong.Kong, error) {
 	)
 }
 
-// readFloat is kong's, but for a number too near to 0 for a float, which would be
-// taken for 0, and that is no cap on a run.
+// readFloat is kong's, but refuses a number that is too near to 0 for a float: kong reads it
+// as 0, which is no cap on a run.
 func readFloat(ctx *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := ctx.Scan.PopValueInto("float", &text); err != nil {
@@ -120,7 +120,7 @@ func variable(flag string) string {
 // resolve gives a flag that is not on the command line the value of its
 // environment twin. One tagged once, such as --json, has none: it belongs to one
 // call, and its name may mean something else in somebody's environment. An empty
-// variable counts as absent, unless the flag is tagged empty: then it is a value.
+// variable is a value if the flag is tagged empty; else it counts as absent.
 func (e *environment) resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	if flag.Tag.Has("once") {
 		return nil, nil
@@ -145,7 +145,7 @@ func isSet(name string) bool {
 	return set
 }
 
-// secret reads the file that NAME_FILE names, where NAME is not set itself.
+// secret reads the file that NAME_FILE names, if NAME is not set itself.
 func (e *environment) secret(name, value string) (string, error) {
 	file := e.getenv(name + "_FILE")
 	switch {

@@ -31,10 +31,10 @@ type exitCode int
 // Error implements error.
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// runCommands are a client of the HTTP API, and of nothing else: what they do,
-// a curl can do.
+// runCommands are a client of the HTTP API, and of nothing else (decision 0012): curl can do
+// the same.
 type runCommands struct {
-	Start  runStartCommand  `cmd:"" help:"Start the billing run of a month; where one is running, say so."`
+	Start  runStartCommand  `cmd:"" help:"Start the billing run of a month, or say that one is running."`
 	Watch  runWatchCommand  `cmd:"" help:"Follow a run to its end."`
 	Pause  runPauseCommand  `cmd:"" help:"Pause a run: no more orders go out."`
 	Resume runResumeCommand `cmd:"" help:"Resume a paused run."`
@@ -176,7 +176,7 @@ func (c *runStartCommand) Run(ctx context.Context, env *environment) error {
 	return w.watch(ctx)
 }
 
-// start asks for the run; for a month that is over once more, when a person has
+// start asks for the run. For a month that is over it asks again, when a person has
 // confirmed who would be charged.
 func (c *runStartCommand) start(ctx context.Context, env *environment, api *runAPI) (runProgress, error) {
 	body := struct {
@@ -246,9 +246,9 @@ func (c *runPaceCommand) Validate() error {
 	return c.runTarget.validate()
 }
 
-// control sends a wish to the run and shows how the run stands after it.
-func (t *runTarget) control(ctx context.Context, env *environment, wish string, body any) error {
-	p, err := newRunAPI(t.APIURL).progress(ctx, http.MethodPost, t.path(wish), body)
+// control makes a request to change the run, and shows how the run stands after it.
+func (t *runTarget) control(ctx context.Context, env *environment, request string, body any) error {
+	p, err := newRunAPI(t.APIURL).progress(ctx, http.MethodPost, t.path(request), body)
 	if err == nil {
 		fmt.Fprintln(env.stdout, plainLine(p.Progress, p.OrdersPerSecond))
 	}
@@ -406,7 +406,7 @@ func eachClass(text func(billing.ReportClass) string) []string {
 	return all
 }
 
-// verdict says whether the month is closed and what to do where it is not.
+// verdict says whether the month is closed, and what to do if it is not.
 func verdict(r billing.Report) string {
 	if r.Closed {
 		return "The month is closed."

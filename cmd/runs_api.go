@@ -117,7 +117,7 @@ func (a *runAPI) call(ctx context.Context, method, path string, body any) (*http
 	return nil, problem
 }
 
-// unreachable says where no answer came from.
+// unreachable says which address gave no answer.
 func (a *runAPI) unreachable(err error) error {
 	var op *url.Error
 	if errors.As(err, &op) {

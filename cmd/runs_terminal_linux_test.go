@@ -14,7 +14,7 @@ import (
 	"drayman/cmd"
 )
 
-// terminal is a terminal of so many columns: what is written to user comes out
+// terminal is a terminal of a number of columns: what is written to user comes out
 // of screen.
 func terminal(t *testing.T, columns uint16) (user, screen *os.File) {
 	t.Helper()

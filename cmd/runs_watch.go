@@ -47,11 +47,11 @@ func newWatcher(env *environment, api *runAPI, target *runTarget, flags watchFla
 	return &watcher{api: api, target: target, flags: flags, view: newWatchView(env)}
 }
 
-// errInterrupted: whoever watches wants to watch no more.
+// errInterrupted says that a person has ended the watching.
 var errInterrupted = errors.New("interrupted")
 
-// watch shows the run until it has ended. The error is the exit code where all
-// went well with watching, and not with the run.
+// watch shows the run until it has ended. If the watching went well, and the run did not,
+// the error is the exit code.
 func (w *watcher) watch(ctx context.Context) error {
 	p, err := w.follow(ctx)
 	switch {
@@ -114,8 +114,8 @@ var errNoRunYet = errors.New("no worker has taken the run up yet")
 // pollTimeout bounds one look at the run.
 const pollTimeout = 10 * time.Second
 
-// poll asks once. A run that was only just started may not be there yet, or its
-// predecessor in its place.
+// poll asks once. A run that was started a moment ago may not be on record yet; then the
+// answer is none, or its predecessor.
 func (w *watcher) poll(ctx context.Context) (billing.Progress, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
@@ -161,7 +161,7 @@ func (m *rateMeter) rate(p billing.Progress, now time.Time) float64 {
 	return max(0, float64(last.done-first.done)/spent)
 }
 
-// remaining is how long the run needs at the rate; false where it cannot be told.
+// remaining is how long the run needs at the rate; false if it cannot be told.
 func remaining(p billing.Progress, rate float64) (time.Duration, bool) {
 	seconds := float64(p.Left) / rate
 	if rate <= 0 || p.Left == 0 || seconds > 366*24*3600 {
@@ -192,8 +192,8 @@ func summary(p billing.Progress) string {
 	return line
 }
 
-// plainEvery is how many polls lie between two lines where there is no terminal,
-// unless the state changes.
+// plainEvery is how many polls lie between two lines without a terminal, as long as the
+// state does not change.
 const plainEvery = 10
 
 // watchView draws the progress: one line, redrawn, on a terminal; a line now and
@@ -281,8 +281,8 @@ func (v *watchView) end() {
 	}
 }
 
-// piece is a part of the bar's line; those of the highest rank go first where
-// the terminal is narrow.
+// piece is a part of the bar's line. If the terminal is too narrow, those of the highest
+// rank are left out first.
 type piece struct {
 	text string
 	rank int
@@ -296,7 +296,7 @@ const (
 	maxBar = 40
 )
 
-// barLine is the progress on one line of at most so many columns.
+// barLine is the progress on one line of at most width columns.
 func barLine(p billing.Progress, rate float64, now time.Time, width int) string {
 	pieces := barPieces(p, rate, now)
 	for rank := maxRank; rank > 0 && length(pieces)+minBar+3 > width; rank-- {

@@ -25,7 +25,7 @@ type scheduleCommands struct {
 	Apply    scheduleApplyCommand    `cmd:"" help:"Make the monthly schedule, or bring it up to date; a paused one stays paused."`
 	Show     scheduleShowCommand     `cmd:"" help:"Show the schedule: next times, last ones, whether it is paused and why, settings."`
 	Pause    schedulePauseCommand    `cmd:"" help:"Pause the schedule: no month is started. Runs under way go on."`
-	Resume   scheduleResumeCommand   `cmd:"" help:"Resume the schedule. Months whose time has passed meanwhile are not made up for; see backfill."`
+	Resume   scheduleResumeCommand   `cmd:"" help:"Resume the schedule. Months whose time has passed meanwhile are not caught up; see backfill."`
 	Remove   scheduleRemoveCommand   `cmd:"" help:"Remove the schedule. Runs under way go on."`
 	Backfill scheduleBackfillCommand `cmd:"" help:"Start the runs of past months now, as the schedule would have."`
 }
@@ -158,7 +158,7 @@ func (s *schedule) apply(ctx context.Context, wanted workflows.Schedule) (done s
 	return done, err
 }
 
-// passed points to the current month, where the schedule comes too late for it.
+// passed points to the current month, if the schedule comes too late for it.
 func passed(w io.Writer, s workflows.Schedule, now time.Time) {
 	if month := billing.PeriodAt(now, s.Zone); !s.NominalTime(month).After(now) {
 		fmt.Fprintf(w, "Its time in %s has passed. If that month is not billed yet: drayman schedule backfill %s, "+
@@ -166,7 +166,7 @@ func passed(w io.Writer, s workflows.Schedule, now time.Time) {
 	}
 }
 
-// installationAt asks the API for the id of the installation whose months are meant.
+// installationAt asks the API for the id of the installation whose months are billed.
 func installationAt(ctx context.Context, f apiFlags, named installationFlags) (string, error) {
 	found, err := newRunAPI(f.APIURL).installation(ctx)
 	if err == nil && found.Name != string(named.Installation) {
@@ -223,7 +223,7 @@ type scheduledTime struct {
 	WorkflowID string         `json:"workflow_id,omitempty"`
 }
 
-// shownTimes is how many times are shown of those to come.
+// shownTimes is how many of the times to come are shown.
 const shownTimes = 3
 
 func (s *schedule) view(ctx context.Context) (*scheduleView, error) {
@@ -312,7 +312,7 @@ func (c *schedulePauseCommand) Run(ctx context.Context, env *environment) error 
 		if err := s.Pause(ctx, client.SchedulePauseOptions{Note: c.Reason}); err != nil {
 			return err
 		}
-		fmt.Fprintln(env.stdout, "the schedule is paused; a month whose time passes meanwhile is not made up for")
+		fmt.Fprintln(env.stdout, "the schedule is paused; a month whose time passes meanwhile is not started; see backfill")
 		return nil
 	})
 }

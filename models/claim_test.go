@@ -15,7 +15,7 @@ import (
 	"drayman/models/modelstest"
 )
 
-func TestClaim(t *testing.T) {
+func TestClaimCharge(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		claim := b.claim(t, "r", "workflow")
@@ -33,7 +33,7 @@ func TestClaim(t *testing.T) {
 	})
 }
 
-func TestClaimRefuses(t *testing.T) {
+func TestClaimCharge_Refuses(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		b.AddSubscription(t, "cancelled", 1, "x", modelstest.Since(billing.Cancelled, modelstest.Long))
@@ -56,7 +56,7 @@ func TestClaimRefuses(t *testing.T) {
 }
 
 // The status that counts is that at the claim, by the one clock.
-func TestClaimAsksTheStatusNow(t *testing.T) {
+func TestClaimCharge_AsksTheStatusNow(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		b.AddChanges(t, "s", modelstest.Since(billing.Cancelled, day(1)))
@@ -68,7 +68,7 @@ func TestClaimAsksTheStatusNow(t *testing.T) {
 	})
 }
 
-func TestClaimOfASettledCharge(t *testing.T) {
+func TestClaimCharge_Settled(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		first := b.claim(t, "r-1", "o")
@@ -89,7 +89,7 @@ func TestClaimOfASettledCharge(t *testing.T) {
 	})
 }
 
-func TestClaimUnderAUsedRequestID(t *testing.T) {
+func TestClaimCharge_UsedRequestID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		b.AddSubscription(t, "t", 1, "bert")
@@ -109,7 +109,7 @@ func TestClaimUnderAUsedRequestID(t *testing.T) {
 	})
 }
 
-func TestTakingOverAPendingCharge(t *testing.T) {
+func TestClaimCharge_TakesOverAPendingCharge(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		for name, c := range map[string]struct {
@@ -143,7 +143,7 @@ func TestTakingOverAPendingCharge(t *testing.T) {
 	})
 }
 
-func TestTakingOverAnUnresolvedCharge(t *testing.T) {
+func TestClaimCharge_TakesUpAnUnresolvedCharge(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		first := *b.claim(t, "r-1", "o").Charge
@@ -170,7 +170,7 @@ func TestTakingOverAnUnresolvedCharge(t *testing.T) {
 	})
 }
 
-func TestFiftyClaimsAtOnce(t *testing.T) {
+func TestClaimCharge_FiftyAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		other := b.Open(t, b.clock.Now)
@@ -190,7 +190,7 @@ func TestFiftyClaimsAtOnce(t *testing.T) {
 
 // One request id, many subscriptions: it goes to one of them, and the others
 // are told, at once or when they ask again.
-func TestOneRequestIDForManySubscriptionsAtOnce(t *testing.T) {
+func TestClaimCharge_OneRequestIDForManyAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		for i := range 10 {
@@ -221,7 +221,7 @@ func TestOneRequestIDForManySubscriptionsAtOnce(t *testing.T) {
 }
 
 // Either the cancel tells of the charge, or the charge is refused.
-func TestACancelAndAClaimAtOnce(t *testing.T) {
+func TestClaimCharge_AgainstACancel(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		other := b.Open(t, b.clock.Now)
@@ -354,7 +354,7 @@ func TestPermitSending_AsksTheInstallation(t *testing.T) {
 }
 
 // Ids are data, whatever they look like.
-func TestClaimOfAnyID(t *testing.T) {
+func TestClaimCharge_AnyID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		for i, id := range append([]string{strings.Repeat("ä", 36)}, nastyIDs...) {
@@ -379,7 +379,7 @@ func TestClaimOfAnyID(t *testing.T) {
 }
 
 // Rows of the approved tables go when people like; the ledger's stay.
-func TestASubscriptionIsDeletedBesideItsCharge(t *testing.T) {
+func TestClaimCharge_SubscriptionIsDeleted(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		claimed := b.claim(t, "r", "o").Charge

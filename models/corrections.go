@@ -19,7 +19,7 @@ type verdict struct {
 	by, note string
 }
 
-// verdictDetail is what a verdict changed: Before is the charge before it, but for the
+// verdictDetail is what a verdict changed. Before is the charge before it, without the
 // shop's answer, which stays in the ledger.
 type verdictDetail struct {
 	From   billing.ChargeStatus `json:"from"`
@@ -36,8 +36,8 @@ func (v verdict) about(before billing.Charge) billing.AuditEntry {
 	}
 }
 
-// correctionTries bounds how often a correction looks again because a charge took the
-// place that it wanted.
+// correctionTries bounds how often a correction looks again because another charge took the
+// place in the month that it needs.
 const correctionTries = 3
 
 // Correct changes settled charges to the outcome that a person says they had: all of
@@ -113,8 +113,8 @@ func (s *Store) correct(tx *gorm.DB, c billing.Correction) ([]billing.Charge, er
 }
 
 // lockCharges returns the charges that the correction names. It locks their
-// subscriptions, as a claim does, and then the rows that are settled, which is all
-// there is to lock where the subscription is gone.
+// subscriptions, as a claim does, and then the settled rows: if a subscription is gone,
+// these are all there is to lock.
 func (s *Store) lockCharges(tx *gorm.DB, c billing.Correction) ([]billing.Charge, error) {
 	if len(c.RequestIDs) == 0 {
 		if err := s.lockSubscription(tx, c.SubscriptionID); err != nil {

@@ -8,7 +8,7 @@
 //   - Nothing of the approved tables is cached, and none of our tables refers to
 //     them with a foreign key: they can be deleted from at any time.
 //   - A claim and a status change of one subscription take the same row lock,
-//     FOR UPDATE. It also meets the FOR KEY SHARE lock that a foreign key takes
+//     FOR UPDATE (decision 0004). It also meets the FOR KEY SHARE lock that a foreign key takes
 //     for every history row inserted by hand, so that a cancel which has
 //     committed before the claim is always seen by it. The transaction is READ
 //     COMMITTED whatever the database's default: its statements after the lock
@@ -16,8 +16,10 @@
 //   - A correction takes the same locks, of several subscriptions in the order of
 //     their ids, and then those of its charges, so that no two transactions wait for
 //     each other.
-//   - What a person did to a charge is in the audit, by the same transaction.
-//   - One clock: the database's (PostgreSQL), since all processes share it. A
+//   - What a person did to a charge is in the audit, by the same transaction (decision
+//     0018).
+//   - One clock: the database's (PostgreSQL), since all processes share it (decision
+//     0003). A
 //     status change and a claim can then not disagree about "now", however far
 //     the clocks of two machines are apart. SQLite has the process's clock.
 //   - Ids are ordered by bytes (COLLATE "C"), in SQL as in Go.

@@ -11,9 +11,9 @@ import (
 	"drayman/billing"
 )
 
-// Eligible calls yield with the id of each subscription that is due, in the
-// order of the ids, of one consistent snapshot and in constant memory. It stops
-// at yield's first error and returns it.
+// Eligible calls yield with the id of each subscription that the query asks for, in the
+// order of the ids. It reads one consistent snapshot, in constant memory. It stops at
+// yield's first error and returns it.
 func (s *Store) Eligible(ctx context.Context, q billing.EligibleQuery, yield func(id string) error) error {
 	where := []string{isEligible}
 	if !q.CutOff.IsZero() {

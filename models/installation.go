@@ -10,8 +10,8 @@ import (
 	"drayman/billing"
 )
 
-// here is the seat of a database, in SQL. On PostgreSQL it is the cluster, which a
-// standby shares with its primary and a dump does not carry, and the database in it,
+// here is the seat of a database, in SQL (decision 0017). On PostgreSQL it is the cluster,
+// which a standby shares with its primary and a dump does not carry, and the database in it,
 // whatever its name is. A SQLite file has nothing of the kind.
 func (s *Store) here() string {
 	if s.dialect == SQLite {
@@ -41,10 +41,10 @@ func (s *Store) installation(tx *gorm.DB) (billing.Installation, error) {
 	return found, nil
 }
 
-// mayCharge returns why nothing may be claimed or sent, see [billing.Installation]. It
-// belongs into the transaction of the claim, behind a statement that has locked the
-// ledger: nobody can replace it then. asked is the id of the installation that asks.
-// recalled is the incarnation with which a run began; "" is any that is recalled.
+// mayCharge returns why nothing may be claimed or sent, see [billing.Installation]. Call it
+// in the transaction of the claim, after a statement that has locked the ledger: nobody can
+// replace the ledger then. asked is the id of the installation that asks. recalled is the
+// incarnation with which a run began; "" is any that is recalled.
 func (s *Store) mayCharge(tx *gorm.DB, asked, recalled string) error {
 	found, err := s.installation(tx)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *Store) mayCharge(tx *gorm.DB, asked, recalled string) error {
 }
 
 // MakeInstallation makes the database an installation, under the name that the Store
-// was opened with, unless it is one already.
+// was opened with. If it is one already, nothing changes.
 func (s *Store) MakeInstallation(ctx context.Context) error {
 	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		now, err := s.now(tx)
@@ -76,10 +76,10 @@ func (s *Store) MakeInstallation(ctx context.Context) error {
 	})
 }
 
-// Adopt makes the database at home where it stands, under the name that the Store was
-// opened with, and keeps who said so and why. A copy gets a new id also where it seems
-// to be at home: a clone of a disk does. It returns the installation afterwards, and
-// whether anything was to be changed.
+// Adopt records that the database may charge where it stands, under the name that the Store
+// was opened with, and keeps who said so and why. A copy gets a new id, also if it seems to
+// be in its place, as the clone of a disk does. It returns the installation afterwards, and
+// whether anything has changed.
 func (s *Store) Adopt(ctx context.Context, a billing.Adoption) (adopted billing.Installation, changed bool, err error) {
 	err = s.inTransaction(ctx, func(tx *gorm.DB) error {
 		now, err := s.now(tx)

@@ -18,7 +18,7 @@ import (
 var ErrClaimRaced = errors.New("another claim of the subscription came first; try again")
 
 // ChargeFacts reads what a charge request meets now: the subscription, its
-// standing, and the ledger. It locks nothing, so it only foretells the claim.
+// standing, and the ledger. It locks nothing: a claim may meet something else.
 func (s *Store) ChargeFacts(ctx context.Context, req billing.ChargeRequest) (billing.ChargeFacts, error) {
 	tx := s.read.WithContext(ctx)
 	now, err := s.now(tx)
@@ -53,11 +53,11 @@ func (s *Store) chargeFacts(tx *gorm.DB, req billing.ChargeRequest, at time.Time
 	return facts, err
 }
 
-// derives says that a run asks, under a request id that is still to be derived.
+// derives says that a run asks, and that the claim is to derive the request id.
 func derives(req billing.ChargeRequest) bool { return req.RequestID == "" && req.RunID != "" }
 
-// standing returns, of the charges that a request meets, the one that stands, and the
-// one under the same request id, see [billing.ChargeFacts].
+// standing returns two of the charges that a request meets, see [billing.ChargeFacts]: the
+// one that stands, and the one under the same request id.
 func standing(charges []billing.Charge, req billing.ChargeRequest) (open, same *billing.Charge) {
 	var tried *billing.Charge
 	for i := range charges {
@@ -78,8 +78,8 @@ func standing(charges []billing.Charge, req billing.ChargeRequest) (open, same *
 	return open, same
 }
 
-// standingAtCutOff asks the run's row, not the workflow that claims for it: a run
-// whose row is gone returns run_not_found, for nobody can tell who was due in it.
+// standingAtCutOff reads the cut-off in the run's row, whatever the workflow that claims
+// says. Without the row it returns run_not_found: nobody can tell who was due in the run.
 func (s *Store) standingAtCutOff(tx *gorm.DB, req billing.ChargeRequest) (*billing.Standing, error) {
 	run, err := readRun(tx.Where("id = ?", req.RunID))
 	if err != nil {
@@ -121,18 +121,11 @@ func (s *Store) subscriptionFacts(tx *gorm.DB, id string, at time.Time) (billing
 
 // ClaimCharge takes the subscription's place in the ledger for the period, or
 // finds out who has it. Only after it has committed may the shop hear of the
-// charge. The owner is who asks; a claim of its own, and one that nobody holds
-// any longer, it takes over with that claim's request id. An unresolved charge
-// is taken up again only if the shop is idempotent.
-//
-// The claim sets the time of sending, also before anything is sent: a crash must not
-// leave a request that has gone out looking as if it had not. Where an earlier claim
-// may have sent the request, its time stays, but for a microsecond: so that whoever
-// counts on that time, to send or to clear it, finds that it does so no longer.
+// charge. The owner is who asks. carryOut says which claims it takes over.
 //
 // It returns the refusals of [billing.ChargeRequest.Validate], [billing.Decide] and,
-// for a new charge, [billing.CheckClaimable]; run_not_found where the run that asks
-// has no row and a new claim would be made; database_refused; or [ErrClaimRaced].
+// for a new charge, [billing.CheckClaimable]; run_not_found if a new claim would be made
+// for a run that has no row; database_refused; or [ErrClaimRaced].
 func (s *Store) ClaimCharge(ctx context.Context, req billing.ChargeRequest, owner string, idempotentShop bool) (billing.Claim, error) {
 	var claim billing.Claim
 	if err := req.Validate(); err != nil {
@@ -188,6 +181,18 @@ type claimant struct {
 	now            time.Time
 }
 
+// carryOut follows the decision, and the rule of taking over (docs/product.md):
+//
+// A claim's owner may take it over at any time. Anybody may take it over once nobody holds
+// it: claimed_until is NULL or past. A run that begins at an idempotent shop lifts all
+// holds of its month ([Store.LiftHolds]). Whoever takes over keeps the claim's request id.
+// To an idempotent shop, whoever has the claim may send it, and take up an unresolved one
+// again. To another shop it may be sent only if sent_at is NULL, or is still the time that
+// the sender's own claim has set ([Store.PermitSending]). Each claim sets sent_at before
+// anything is sent, because the process may die after the call; only the claims that pages
+// make for workflows (workflow_per_charge, second attempts) do not. If it is set already, a take-over and a
+// permission move it by a microsecond: an earlier owner then finds that it may neither send
+// nor clear it.
 func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	switch claim.Step {
 	case billing.StepPlace:
@@ -208,9 +213,9 @@ func (s *Store) carryOut(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	return nil
 }
 
-// insertClaim makes a new claim. In a month in which pages may have ordered what the
-// ledger lacks, the claim gets the request id under which they would have, or is
-// unresolved at once, see [billing.RunDoubt].
+// insertClaim makes a new claim. In a month in doubt, pages may have ordered what the ledger
+// lacks. The claim then gets the request id that they would have used, or is unresolved at
+// once; see [billing.RunDoubt] and decision 0019.
 func (s *Store) insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	if err := mayBegin(tx, by); err != nil {
 		return err
@@ -246,8 +251,8 @@ func (s *Store) insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) erro
 	return inserted.Error
 }
 
-// mayBegin refuses a new charge that no run of the month asks for, unless it is of
-// the current month. A run that was cancelled, or has a successor, begins none.
+// mayBegin refuses a new charge if no run asks for it and the month is not the current
+// one; or if the run that asks was cancelled, or has a successor.
 func mayBegin(tx *gorm.DB, by claimant) error {
 	if by.req.RunID == "" {
 		return billing.CheckClaimable(by.req.Period, by.now)
@@ -260,7 +265,7 @@ func mayBegin(tx *gorm.DB, by claimant) error {
 }
 
 // nextDerivedID returns the request id of the next attempt of billing runs: after
-// those that were declined or withdrawn, and past any that a caller has used for
+// those that were declined or withdrawn, and after any that a caller has used for
 // something else. If all are used, the error is errNoDerivedID.
 func nextDerivedID(tx *gorm.DB, period billing.Period, subscriptionID string) (billing.RequestID, error) {
 	for attempt := 1; attempt <= billing.MaxAttempt; attempt++ {
@@ -278,12 +283,12 @@ func nextDerivedID(tx *gorm.DB, period billing.Period, subscriptionID string) (b
 
 var errNoDerivedID = errors.New("all request ids that runs derive are used")
 
-// takeOver makes the claimant the owner of the row that it found, provided that
-// it still stands as found.
+// takeOver makes the claimant the owner of the row that it found, if the row still stands
+// as it was found.
 func takeOver(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 	found := claim.Charge
 	if !isCarried(found.CustomerID) { // written by hand: the shop would be asked about another customer
-		return billing.Errorf(billing.CodeNotEligible, "the customer id in the ledger, of request id %q, is no text in UTF-8", found.RequestID)
+		return billing.Errorf(billing.CodeNotEligible, "the customer id of request id %q in the ledger is no text in UTF-8", found.RequestID)
 	}
 	sentAt := by.now
 	if !found.SentAt.IsZero() {
@@ -306,10 +311,10 @@ func takeOver(tx *gorm.DB, claim *billing.Claim, by claimant) error {
 }
 
 // PermitSending asks, before a call to the shop, whether the request has certainly
-// not gone out earlier: its time of sending is not set, or is still claimed, the time
-// that the caller's own claim has set (zero: none). Either way it moves that time, so
-// that nobody is permitted twice, and returns it, for [Store.NotOrdered]. Without a
-// pending charge it permits nothing, and the time is zero.
+// not gone out earlier: sent_at is NULL, or equals claimed, the time that the caller's own
+// claim has set (zero: none). Either way it moves sent_at, so that nobody is permitted
+// twice, and returns it, for [Store.NotOrdered]. Without a pending charge it permits
+// nothing, and the time is zero.
 //
 // It returns the refusals of [billing.Installation], as a claim does.
 func (s *Store) PermitSending(ctx context.Context, id billing.RequestID, claimed time.Time, installation string) (permitted bool, sentAt time.Time, err error) {
@@ -337,10 +342,9 @@ func (s *Store) PermitSending(ctx context.Context, id billing.RequestID, claimed
 	return permitted, sentAt, err
 }
 
-// NotOrdered notes that the shop has certainly made no order of a pending charge. The
-// caller knows it of its own call, which was the only one since sentAt, the time that
-// it was permitted or has claimed at; where somebody has moved that time since, it
-// knows too little, and nothing changes.
+// NotOrdered clears sent_at of a pending charge: the shop has certainly made no order. The
+// caller knows it of its own call, the only one since sentAt, when it claimed or was
+// permitted to send. If somebody has moved that time since, nothing changes.
 func (s *Store) NotOrdered(ctx context.Context, id billing.RequestID, sentAt time.Time) error {
 	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		return tx.Model(&chargeRow{}).
@@ -350,11 +354,10 @@ func (s *Store) NotOrdered(ctx context.Context, id billing.RequestID, sentAt tim
 
 // SettleCharge records how a claimed charge ended: its Status, Order, failure
 // and Attempts. It returns the row as it stands afterwards, so settling twice is
-// harmless: what is charged stays charged, and an answer given by hand stays, also one
-// that corrects what is settled here. A
-// row that is missing, deleted by hand or lost with an older database, is
-// written anew: an order that exists must have its row. If meanwhile another
-// charge has taken its place, or its request id, the error has the code ledger_conflict.
+// harmless: what is charged stays charged, and what a person has resolved or corrected
+// stays so. A missing row was deleted by hand, or lost with an older database. It is
+// written anew: an order that exists must have its row. If another charge has taken its
+// place meanwhile, or its request id, the error has the code ledger_conflict.
 func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Charge, error) {
 	var settled *billing.Charge
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -394,14 +397,14 @@ func (s *Store) SettleCharge(ctx context.Context, c billing.Charge) (*billing.Ch
 	return settled, err
 }
 
-// correctedSince says of a declined charge that the shop's answer is the one which a
-// person has corrected: it is no news.
+// correctedSince says of a declined charge that a person has corrected it, knowing this
+// answer of the shop.
 func correctedSince(c *billing.Charge, answer *string) bool {
 	return c.FailureCode == billing.FailureCorrected && string(c.Order) == valueOf(answer)
 }
 
-// Resolve settles an unresolved charge by hand and keeps who, when and why, in its row
-// and in the audit. It returns validation_failed, charge_not_found, or
+// Resolve settles an unresolved charge by a person's word, and keeps who, when and why in
+// its row and in the audit. It returns validation_failed, charge_not_found, or
 // charge_not_unresolved with the charge as it is.
 func (s *Store) Resolve(ctx context.Context, r billing.Resolution) (*billing.Charge, error) {
 	if err := r.Validate(); err != nil {
@@ -475,8 +478,8 @@ func newestCharge(tx *gorm.DB, subscriptionID string, p billing.Period) (*billin
 	return c, err
 }
 
-// chargeInProgress returns the charge that a status change comes too late for:
-// pending or unresolved, of the earliest period; nil if there is none.
+// chargeInProgress returns the charge for which a status change comes too late: pending or
+// unresolved, of the earliest period; nil if there is none.
 func chargeInProgress(tx *gorm.DB, subscriptionID string) (*billing.Charge, error) {
 	c, err := readCharge(tx.Where("subscription_id = ? AND "+unsettled, subscriptionID).Order("period"))
 	if errors.Is(err, gorm.ErrRecordNotFound) {

@@ -43,7 +43,7 @@ func isolations(t *testing.T, test func(t *testing.T, b bundle)) {
 
 // A person's cancel, begun before the claim and committed while the claim waits
 // for it, is honoured.
-func TestTheClaimWaitsForACancelByHand(t *testing.T) {
+func TestClaimCharge_WaitsForACancelByHand(t *testing.T) {
 	t.Parallel()
 	isolations(t, func(t *testing.T, b bundle) {
 		person := byHand(t, b.Database)
@@ -61,7 +61,7 @@ func TestTheClaimWaitsForACancelByHand(t *testing.T) {
 }
 
 // A change of status waits so too, and then counts from what it finds.
-func TestAChangeWaitsForACancelByHand(t *testing.T) {
+func TestChangeStatus_WaitsForACancelByHand(t *testing.T) {
 	t.Parallel()
 	isolations(t, func(t *testing.T, b bundle) {
 		person := byHand(t, b.Database)
@@ -82,7 +82,7 @@ func TestAChangeWaitsForACancelByHand(t *testing.T) {
 }
 
 // A hundred identical subscribes wait for one another, whatever the isolation.
-func TestASubscribeWaitsForAnother(t *testing.T) {
+func TestSubscribe_WaitsForAnother(t *testing.T) {
 	t.Parallel()
 	isolations(t, func(t *testing.T, b bundle) {
 		codes := make([]billing.Code, 20)
@@ -107,7 +107,7 @@ func TestASubscribeWaitsForAnother(t *testing.T) {
 
 // The other way round: a claim that has looked holds a person's cancel up until
 // its row is committed, so the cancel comes after it for everybody.
-func TestACancelByHandWaitsForTheClaim(t *testing.T) {
+func TestClaimCharge_ACancelByHandWaitsForIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.Postgres(t))
 	looking, goOn := make(chan struct{}), make(chan struct{})
@@ -136,7 +136,7 @@ func TestACancelByHandWaitsForTheClaim(t *testing.T) {
 }
 
 // A forgotten transaction holds nothing up for long, and nobody else.
-func TestAForgottenTransactionIsNotWaitedForForEver(t *testing.T) {
+func TestLock_WaitIsBounded(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.Postgres(t))
 	b.AddSubscription(t, "t", 1, "bert")

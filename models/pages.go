@@ -18,15 +18,15 @@ import (
 
 // ClaimPage claims the next batch of a page: those of the range that are due in
 // the run, by the cut-off of its row, and have no charge yet. All claims are
-// committed together before it returns. It returns run_not_found where the row is
-// gone, and database_replaced if the database is not the one with which the run began.
+// committed together before it returns. It returns run_not_found if the run's row is gone,
+// and database_replaced if the database is not the one with which the run began.
 //
-// A second attempt, after a decline, is claimed for a workflow of its own: pages make first
-// attempts only, since Temporal does not remember theirs one by one (decision 19).
+// A second attempt, after a decline, is claimed for a workflow of its own. Pages make first
+// attempts only, because Temporal does not remember theirs one by one (decision 0019).
 //
-// Rows that another transaction holds are not waited for: they are counted as
-// Locked, for the run to come again. The rest stay locked from before their eligibility is
-// read until the claims are committed, as in [Store.ClaimCharge].
+// It does not wait for rows that another transaction has locked: it counts them as Locked,
+// and the run comes back for them. It locks the others before it reads their eligibility,
+// until the claims are committed, as in [Store.ClaimCharge].
 func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.PageClaimed, error) {
 	var page billing.PageClaimed
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -47,7 +47,7 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 		if err != nil {
 			return fmt.Errorf("finding the next of a page: %w", err)
 		}
-		// Behind the search: it holds a lock of the ledger, which nobody can replace now.
+		// After the search, which has locked the ledger: nobody can replace it now.
 		if err := s.mayCharge(tx, in.Installation, in.Recalled); err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (s *Store) ClaimPage(ctx context.Context, in billing.PageClaim) (billing.Pa
 		if err != nil {
 			return err
 		}
-		// The time now, not that of the search: a cancel may have come in between.
+		// The time now, not that of the search: a status may have changed in between.
 		if now, err = s.now(tx); err != nil {
 			return err
 		}
@@ -98,8 +98,8 @@ func (s *Store) lockFree(tx *gorm.DB, ids []string) ([]string, error) {
 	return locked, err
 }
 
-// claimable makes the charges of those that are due, now that they are locked, and
-// that the shop can be asked about.
+// claimable makes the charges of the locked subscriptions that are still due, if the shop
+// can be asked for them.
 func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOff, now time.Time) ([]billing.Charge, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -179,10 +179,9 @@ func batchColumns(of reflect.Type, column func(name, kind string) string) (colum
 	return columns
 }
 
-// insertClaims inserts the claims and returns them as they were inserted. Where
-// something else has the derived request id, the claim takes the next one; where a
-// charge of the subscription has come to stand meanwhile, or all derived request ids
-// are used, it is passed over.
+// insertClaims inserts the claims and returns them as they were inserted. If a derived
+// request id is in use, the claim takes the next one. A claim is passed over if a charge of
+// the subscription stands by now, or all derived request ids are in use.
 func (s *Store) insertClaims(tx *gorm.DB, charges []billing.Charge) (claimed []billing.Charge, err error) {
 	for len(charges) > 0 {
 		inserted, err := s.insertNew(tx, charges)
@@ -197,8 +196,8 @@ func (s *Store) insertClaims(tx *gorm.DB, charges []billing.Charge) (claimed []b
 	return claimed, nil
 }
 
-// insertNew returns the claims that were inserted: those whose request id, and whose
-// place in the month, nobody has.
+// insertNew inserts the claims whose request id and place in the month are free, and returns
+// them.
 func (s *Store) insertNew(tx *gorm.DB, charges []billing.Charge) ([]billing.Charge, error) {
 	rows := make([]chargeRow, 0, len(charges))
 	for i := range charges {
@@ -231,7 +230,7 @@ func without(charges, others []billing.Charge) []billing.Charge {
 	return slices.DeleteFunc(slices.Clone(charges), func(c billing.Charge) bool { return have[c.RequestID] })
 }
 
-// renamed gives claims the next derived request ids, but for those whose subscription
+// renamed gives claims the next derived request ids. It leaves out those whose subscription
 // has a charge that stands.
 func renamed(tx *gorm.DB, charges []billing.Charge) (next []billing.Charge, err error) {
 	for _, c := range charges {
@@ -267,8 +266,8 @@ func among(charges []billing.Charge, requestIDs []string) []billing.Charge {
 	return slices.DeleteFunc(slices.Clone(charges), func(c billing.Charge) bool { return !wanted[string(c.RequestID)] })
 }
 
-// OwnClaims returns the charges that the owner has claimed in the run and not
-// settled: what a page that died or was stopped has left to its next try.
+// OwnClaims returns the charges that the owner has claimed in the run and not settled: the
+// next try of a page that died or was stopped begins with them.
 func (s *Store) OwnClaims(ctx context.Context, runID, owner string) ([]billing.Charge, error) {
 	var rows []chargeRow
 	err := s.read.WithContext(ctx).Where("run_id = ? AND status = 'pending' AND owner = ?", runID, owner).Order("request_id").Find(&rows).Error
@@ -278,8 +277,8 @@ func (s *Store) OwnClaims(ctx context.Context, runID, owner string) ([]billing.C
 	return chargesOf(rows)
 }
 
-// HoldClaims holds those of the page's claims again that it still has, and returns
-// their request ids: nobody takes over what it is about to ask for.
+// HoldClaims holds again the claims that the page still owns, and returns their request ids.
+// Nobody takes over then what the page is about to order.
 func (s *Store) HoldClaims(ctx context.Context, in billing.PageClaim, ids []billing.RequestID) ([]billing.RequestID, error) {
 	var held []billing.RequestID
 	err := s.inTransaction(ctx, func(tx *gorm.DB) error {
@@ -303,12 +302,11 @@ type settledRow struct {
 	NotOrdered bool `json:"not_ordered"`
 }
 
-// SettlePage records how the claims of a page ended, all in one statement. One
-// that is still pending is held no longer, so that a workflow can take it over at once;
-// with letGo it becomes nobody's, and the run starts that workflow, else it stays the
-// page's. Nothing changes if somebody has taken it over, or got permission to send it,
-// since: then its time of sending is no longer the one that the page knows. That time is
-// cleared if the page knows that nothing was ordered. A row that is missing is written anew, as by
+// SettlePage records how the claims of a page ended, all in one statement. A claim that is
+// still pending is held no longer, so that a workflow can take it over at once. With letGo
+// it becomes nobody's, and the sweep starts that workflow; else it stays the page's. Its
+// sent_at is cleared if the page knows that nothing was ordered. Nothing changes if its
+// sent_at is no longer the one that the page knows. A missing row is written anew, as by
 // [Store.SettleCharge].
 func (s *Store) SettlePage(ctx context.Context, charges []billing.PlacedCharge, letGo bool) error {
 	if len(charges) == 0 {
@@ -348,8 +346,8 @@ func (s *Store) SettlePage(ctx context.Context, charges []billing.PlacedCharge, 
 	return s.settleMissing(ctx, charges, settled)
 }
 
-// settleMissing settles one by one what the statement for all did not find. A
-// ledger_conflict comes last, when all that can be is settled.
+// settleMissing settles one by one what the statement for all did not find. It settles all
+// that it can before it returns a ledger_conflict.
 func (s *Store) settleMissing(ctx context.Context, charges []billing.PlacedCharge, settled []string) (conflicts error) {
 	if len(settled) == len(charges) {
 		return nil

@@ -92,7 +92,7 @@ func subscriptions(charges []billing.Charge) []string {
 	return ids
 }
 
-func TestAPageClaimsWhoIsDue(t *testing.T) {
+func TestClaimPage_WhoIsDue(t *testing.T) {
 	t.Parallel()
 	onDue(t, func(t *rapid.T, b bundle, w due) {
 		b.clock.set(day(1))
@@ -144,7 +144,7 @@ func TestAPageClaimsWhoIsDue(t *testing.T) {
 	})
 }
 
-func TestAPageTriesADeclineAgainInTheNextRunOnly(t *testing.T) {
+func TestClaimPage_DeclinedIsTriedByTheNextRun(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		in := pageOf("", last, 10)
@@ -225,7 +225,7 @@ func TestClaimPage_CountsLockedRows(t *testing.T) {
 }
 
 // Those that nobody can ask the shop about, pages full of them, stall no walk.
-func TestTheUnchargeableArePassedOver(t *testing.T) {
+func TestClaimPage_PassesOverTheUnchargeable(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		b.AddClub(t, 2, 0)
@@ -245,7 +245,7 @@ func TestTheUnchargeableArePassedOver(t *testing.T) {
 
 // Pages with the same range at once, beside requests: each subscription is
 // claimed once, and what a page did not get it knows as left over.
-func TestPagesAtOnce(t *testing.T) {
+func TestClaimPage_AtOnce(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		ids := []string{"s"}
@@ -280,7 +280,7 @@ func TestPagesAtOnce(t *testing.T) {
 }
 
 // A cancel either comes before the claim and is honoured, or after it and says so.
-func TestAPageAgainstACancel(t *testing.T) {
+func TestClaimPage_AgainstACancel(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, db bundle) {
 		store := db.Open(t, nil) // a clock that goes
@@ -312,7 +312,7 @@ var nastyTexts = []string{
 	`it's "quoted"`, `\ \\ \" \n \u0000`, "line\nbreak\ttab\r\x01", "ünïcödé 🍺 \u2028 <&>", "?@at$1%s@batch@now", "null", "[]", "bad \xff utf-8", "nul \x00 byte", strings.Repeat("ä", 3000),
 }
 
-func TestSettlePageTakesAnyText(t *testing.T) {
+func TestSettlePage_TakesAnyText(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		for i, text := range nastyTexts {
@@ -356,7 +356,7 @@ func TestSettlePageTakesAnyText(t *testing.T) {
 	})
 }
 
-func TestSettlePageSettlesHundreds(t *testing.T) {
+func TestSettlePage_Hundreds(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		const many = 300
@@ -390,7 +390,7 @@ func rows(t *testing.T, b bundle) map[string]string {
 	return all
 }
 
-func TestSettlePageAllOutcomesAtOnce(t *testing.T) {
+func TestSettlePage_AllOutcomesAtOnce(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		outcomes := map[string]billing.ChargeStatus{
@@ -568,7 +568,7 @@ func TestLeftOver_ByPages(t *testing.T) {
 }
 
 // Whoever subscribes into a range that is planned already is charged with it.
-func TestWhoComesBetweenPlanAndClaim(t *testing.T) {
+func TestClaimPage_WhoCameAfterThePlan(t *testing.T) {
 	t.Parallel()
 	onRun(t, func(t *testing.T, b bundle) {
 		b.AddSubscription(t, "u", 1, "x")

@@ -14,10 +14,10 @@ import (
 	"drayman/billing"
 )
 
-// incarnation tells the database from any other that takes its place, in SQL: a backup
-// that was restored, a standby that lacks the last second. It changes also if nothing is
-// lost: on PostgreSQL when the server restarts or the ledger is rewritten; on SQLite when
-// a worker starts ([Store.Mark]) or the schema changes.
+// incarnation is an SQL expression that tells the database from any other that takes its
+// place: a backup that was restored, a standby that lacks the last second (decision 0019).
+// It also changes if nothing is lost: on PostgreSQL when the server restarts or the ledger
+// is rewritten; on SQLite when a worker starts ([Store.Mark]) or the schema changes.
 func (s *Store) incarnation() string {
 	if s.dialect == SQLite {
 		return "(SELECT user_version || '/' || schema_version FROM pragma_user_version, pragma_schema_version)"
@@ -26,8 +26,8 @@ func (s *Store) incarnation() string {
 		FROM pg_database WHERE datname = current_database())`
 }
 
-// Mark makes the database another incarnation where no server would tell that it is
-// one: SQLite, whose file may be put back while the worker that starts was away.
+// Mark makes a SQLite database another incarnation, because its file may have been put back
+// while no worker ran. On PostgreSQL the server's start time tells.
 func (s *Store) Mark(ctx context.Context) error {
 	if s.dialect != SQLite {
 		return nil
@@ -58,9 +58,9 @@ func (s *Store) Standing(ctx context.Context, period billing.Period, ids []strin
 	return standing, nil
 }
 
-// PutBack writes a charge that the database has forgotten, and reports whether it
-// did: not where its request id, or another open charge of the subscription and
-// period, stands in the ledger.
+// PutBack writes a charge that the database lacks, and reports whether it did. It does
+// nothing if the ledger has the request id, or a charge that stands for the subscription and
+// period.
 func (s *Store) PutBack(ctx context.Context, c billing.Charge) (bool, error) {
 	row := newChargeRow(&c)
 	written := s.write.WithContext(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&row)
@@ -70,9 +70,9 @@ func (s *Store) PutBack(ctx context.Context, c billing.Charge) (bool, error) {
 	return written.RowsAffected == 1, nil
 }
 
-// PutBackRequest claims a charge of which nothing but the request is known: its workflow
-// has begun, and may have asked an idempotent shop. The claim is nobody's: the workflow
-// takes it over. It does nothing if the request would be refused now, or has its row.
+// PutBackRequest claims a charge of which only the request is known: its workflow has begun,
+// and may have asked an idempotent shop. The claim is nobody's, and the workflow takes it
+// over. It does nothing if the request would be refused now, or has its row.
 func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) error {
 	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if err := s.lockSubscription(tx, req.SubscriptionID); err != nil {
@@ -92,18 +92,19 @@ func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) e
 			err = s.insertClaim(tx, &claim, claimant{req: req, facts: facts, owner: billing.Nobody, now: now})
 		}
 		if billing.CodeOf(err) != "" {
-			return nil // no page would charge it either
+			return nil // a page would not charge it either
 		}
 		return err
 	})
 }
 
-// Recalled notes that the incarnation of the database has been looked through, so that it
-// may charge again. All pending charges may have been sent by now. It puts back the rows of
-// the runs that it lacks, and those that have ended meanwhile end. Each run that was under way, by its row or by Temporal, gets the
-// doubt; with [billing.DoubtConfirm] it is paused for a person.
+// Recalled records that this incarnation of the database has been looked through, so that it
+// may charge again. Any pending charge may have been sent, so it sets their sent_at. It puts
+// back the rows of runs that the database lacks, and ends those that have ended by Temporal.
+// Each run that was under way, by its row or by Temporal, gets the doubt; with
+// [billing.DoubtConfirm] it is paused for a person.
 //
-// It returns an error if the database is another one by now: look through that one.
+// It returns an error if the database is another incarnation by now.
 func (s *Store) Recalled(ctx context.Context, incarnation string, remembered []billing.Run, doubt billing.RunDoubt) error {
 	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		if err := tx.Exec(s.lockLedger()).Error; err != nil {

@@ -258,7 +258,7 @@ func TestStartRun_BeginsAnew(t *testing.T) {
 	})
 }
 
-func TestARewrittenLedgerIsAnotherIncarnation(t *testing.T) {
+func TestIncarnation_RewrittenLedger(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.Postgres(t))
 	before := b.installation(t).Incarnation
@@ -271,7 +271,7 @@ func TestARewrittenLedgerIsAnotherIncarnation(t *testing.T) {
 }
 
 // SQLite: somebody may have replaced the file while no worker was there.
-func TestAMarkedFileIsAnotherIncarnation(t *testing.T) {
+func TestIncarnation_MarkedFile(t *testing.T) {
 	t.Parallel()
 	db := modelstest.SQLite(t)
 	incarnation := func() string {

@@ -72,9 +72,9 @@ func (s *Store) ReportIDs(ctx context.Context, run billing.Run, class billing.Re
 	return eachID(rows, yield)
 }
 
-// PlanPages cuts those who are due in the run and uncharged, after an id, into
-// ranges of the size: it returns the last id of each, up to limit of them, and
-// whether there are more. Size and limit are at least 1.
+// PlanPages divides those who are due in the run and uncharged, after an id, into pages of
+// the size. It returns the last id of each page, for at most limit pages, and whether there
+// are more. Size and limit are at least 1.
 func (s *Store) PlanPages(ctx context.Context, run billing.Run, after string, size, limit int) (ends []string, more bool, err error) {
 	if size < 1 || limit < 1 {
 		return nil, false, billing.Invalid("page_size", "must be at least 1, and so must be the number of pages")

@@ -8,8 +8,8 @@ import (
 	"drayman/billing"
 )
 
-// The approved tables. Pointers where the table allows null, which is nearly
-// everywhere: people write into them by hand.
+// The rows of the approved tables. Nearly all columns allow null, and so are pointers:
+// people write into these tables by hand.
 
 type clubRow struct {
 	ID       int `gorm:"primaryKey"`
@@ -64,8 +64,8 @@ func (r clubStatusRow) change() billing.Change {
 	}
 }
 
-// chargeRow is the ledger, without the columns that the database works out itself.
-// The JSON is for many rows at once, see [Store.batch].
+// chargeRow is a row of the ledger, without the columns that the database derives. Its JSON
+// is for statements about many rows, see batch.
 type chargeRow struct {
 	RequestID       string     `gorm:"primaryKey" json:"request_id"`
 	SubscriptionID  string     `json:"subscription_id"`
@@ -94,7 +94,7 @@ type chargeRow struct {
 func (chargeRow) TableName() string { return "charge" }
 
 func (r chargeRow) charge() (*billing.Charge, error) {
-	period, _ := billing.ParsePeriod(r.Period) // none, where a person has written what is no month
+	period, _ := billing.ParsePeriod(r.Period) // zero if a person has written something else
 	c := &billing.Charge{
 		RequestID: billing.RequestID(r.RequestID), SubscriptionID: r.SubscriptionID, Period: period,
 		Status: billing.ChargeStatus(r.Status), Attempts: r.Attempts, ClubID: valueOf(r.ClubID),
@@ -147,8 +147,8 @@ func newChargeRow(c *billing.Charge) chargeRow {
 	return r
 }
 
-// storable makes text from outside one that the table takes: a charge is settled
-// again and again until it does. The length is in characters.
+// storable changes text from outside so that the table takes it: else a settle would be
+// tried again without end. The length is in characters.
 func storable(text string, longest int) string {
 	const unknown = "\uFFFD"
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, unknown), "\x00", unknown)

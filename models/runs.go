@@ -34,7 +34,7 @@ type runRow struct {
 func (runRow) TableName() string { return "billing_run" }
 
 func (r runRow) run() (*billing.Run, error) {
-	period, _ := billing.ParsePeriod(r.Period) // none, where a person has written what is no month
+	period, _ := billing.ParsePeriod(r.Period) // zero if a person has written something else
 	return &billing.Run{
 		ID: r.ID, Period: period, Number: r.Number, State: billing.RunState(r.State), Reason: valueOf(r.Reason),
 		CutOff: r.CutOff.Time, Due: r.Due, EndedAt: timeOf(r.EndedAt), ExecutionID: r.ExecutionID,
@@ -99,7 +99,7 @@ func (s *Store) beginRun(tx *gorm.DB, start billing.RunStart, now time.Time) (*b
 	return row.run()
 }
 
-// strictness orders the states: of two, the greater starts fewer orders.
+// strictness orders the states: the greater one starts fewer orders.
 func strictness(state billing.RunState) int {
 	switch state {
 	case billing.RunRunning:
@@ -148,8 +148,8 @@ func doubtOf(tx *gorm.DB, period billing.Period) (billing.RunDoubt, error) {
 	return billing.RunDoubt(doubt), err // "confirm" comes before "repeat"
 }
 
-// lockRunsOf lets one run of the period begin at a time: each must find the one
-// before it. On SQLite the immediate transaction does it.
+// lockRunsOf lets one run of the period begin at a time, so that each finds the one before
+// it. On SQLite the immediate transaction does that.
 func (s *Store) lockRunsOf(tx *gorm.DB, period billing.Period) error {
 	if s.dialect == SQLite {
 		return nil
@@ -287,7 +287,7 @@ func (s *Store) ChangeRun(ctx context.Context, runID string, change billing.RunC
 	return changed, err
 }
 
-// isFirst notes the update, and says whether it was not noted before.
+// isFirst records the update, and says whether it was not recorded before.
 func isFirst(tx *gorm.DB, runID, updateID string, now time.Time) (bool, error) {
 	if updateID == "" {
 		return true, nil
@@ -303,8 +303,8 @@ func (s *Store) changeRun(tx *gorm.DB, row *runRow, change billing.RunChange, no
 	}
 	changes := map[string]any{}
 	if pace := change.OrdersPerSecond; pace != nil {
-		// Slots given at a slow pace must not hold up a fast one, nor may new ones
-		// lie on top of those already given, which reach this far.
+		// Slots that were reserved at a slow pace must not hold up a fast one. New ones
+		// must come after them: they reach as far as this.
 		changes["orders_per_second"], changes["next_slot"] = *pace, timestamp{now.Add(2 * slotHorizon)}
 	} else {
 		changes["state"], changes["reason"] = string(change.State), orNull(storable(change.Reason, maxReason))
@@ -325,21 +325,21 @@ func (s *Store) changeRun(tx *gorm.DB, row *runRow, change billing.RunChange, no
 	return nil
 }
 
-// withdrawUnsent ends the claims of a run that no page holds, no workflow has taken, and
-// of which nothing was sent: no order follows.
+// withdrawUnsent withdraws the claims of a run that are unsent, held by no page and owned by
+// no workflow: nobody will order them.
 func withdrawUnsent(tx *gorm.DB, runID string, now time.Time) error {
 	return tx.Model(&chargeRow{}).
 		Where("run_id = ? AND status = 'pending' AND claimed_until IS NULL AND sent_at IS NULL AND owner <> ?", runID, billing.ChargeOwner).
 		Updates(map[string]any{"status": string(billing.Withdrawn), "settled_at": timestamp{now}}).Error
 }
 
-// slotHorizon is how far ahead orders are let out: pages wait with their claims
-// until it is nearly time, and a pause holds within it.
+// slotHorizon is how far ahead slots are reserved. Pages claim no earlier, and a pause takes
+// effect within that time.
 const slotHorizon = 500 * time.Millisecond
 
-// ReserveSlots gives leave for up to count orders of the run. The slots of a run
-// lie evenly, whoever asks: over any window there are no more than its pace
-// times the window, and one. A run without a pace gives all at once.
+// ReserveSlots permits up to count orders of the run. The slots of a run lie evenly, however
+// many pages ask: in any window there is at most one more than its pace times the window. A
+// run without a pace gives all at once.
 func (s *Store) ReserveSlots(ctx context.Context, runID string, count int) (billing.Slots, error) {
 	run, err := readRun(s.read.WithContext(ctx).Where("id = ?", runID))
 	if err != nil {
@@ -365,8 +365,8 @@ func (s *Store) ReserveSlots(ctx context.Context, runID string, count int) (bill
 		if slots.Count == 0 {
 			return nil
 		}
-		// Rounded up, as the interval is: what is cut off would add up to orders
-		// beyond the pace.
+		// Rounded up, as the interval is. Rounding down would add up to more orders
+		// than the pace permits.
 		next := timestamp{now.Add(slots.Wait + time.Duration(slots.Count)*slots.Interval + time.Microsecond - 1)}
 		return tx.Model(&runRow{}).Where("id = ?", runID).Update("next_slot", next).Error
 	})
@@ -392,8 +392,8 @@ func nextSlots(row runRow, now time.Time, count int) billing.Slots {
 	return slots
 }
 
-// RunCounts counts what has become of the charges that the run has claimed. It
-// returns run_not_found where the run's record is gone, with a restored database.
+// RunCounts counts what has become of the charges that the run has claimed. It returns
+// run_not_found if the run's row is gone, with a restored database.
 func (s *Store) RunCounts(ctx context.Context, runID string) (billing.RunCounts, error) {
 	if _, err := readRun(s.read.WithContext(ctx).Where("id = ?", runID)); err != nil {
 		return billing.RunCounts{}, err
@@ -434,9 +434,9 @@ func (s *Store) OpenCharges(ctx context.Context, runID, owner string) (int, erro
 }
 
 // LeftOver returns, by id, the subscriptions of the open charges that the query asks for.
-// It leaves out those who came after the run's cut-off, unless the charge is the run's own:
-// such a charge was claimed when it was due, or put back. It returns run_not_found if the
-// run's row is gone.
+// It leaves out those who came after the run's cut-off, if the charge is not the run's own. A
+// charge of the run was claimed when it was due, or put back. It returns run_not_found if
+// the run's row is gone.
 func (s *Store) LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string, error) {
 	tx := s.read.WithContext(ctx)
 	run, err := readRun(tx.Where("id = ?", q.RunID))
@@ -463,9 +463,9 @@ func (s *Store) LeftOver(ctx context.Context, q billing.LeftOverQuery) ([]string
 	return ids, err
 }
 
-// LiftHolds lets go of the claims of the period that are held by nobody any longer: the
-// time is over for which their page has held them; or, with all, whoever holds them, for a
-// run that begins at an idempotent shop, where two who ask for one order do no harm.
+// LiftHolds makes claims of the period nobody's: those whose hold is over; with all, also
+// those that are held. A run that begins at an idempotent shop lifts all: two who order
+// under one request id do no harm there.
 func (s *Store) LiftHolds(ctx context.Context, period billing.Period, all bool) error {
 	now, err := s.Now(ctx)
 	if err != nil {
@@ -481,7 +481,7 @@ func (s *Store) LiftHolds(ctx context.Context, period billing.Period, all bool) 
 	}
 	var n int64
 	if err := held(s.read.WithContext(ctx)).Count(&n).Error; err != nil || n == 0 {
-		return err // nothing is written, mostly
+		return err // most calls find nothing to write
 	}
 	return s.inTransaction(ctx, func(tx *gorm.DB) error {
 		return held(tx).Updates(map[string]any{"claimed_until": nil, "owner": billing.Nobody}).Error

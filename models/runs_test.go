@@ -19,7 +19,7 @@ import (
 	"drayman/models/modelstest"
 )
 
-// settings are those of a run, of so many orders a second.
+// settings are those of a run at a pace, in orders a second.
 func settings(pace float64) billing.RunSettings {
 	return billing.RunSettings{OrdersPerSecond: pace}.WithDefaults()
 }
@@ -76,7 +76,7 @@ func TestStartRun(t *testing.T) {
 	})
 }
 
-func TestRunsAreNumberedAndSucceedOneAnother(t *testing.T) {
+func TestStartRun_NumbersAndSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		_, err := b.Run(t.Context(), november)
@@ -117,7 +117,7 @@ func TestRunsAreNumberedAndSucceedOneAnother(t *testing.T) {
 }
 
 // Two executions of one period at once: both are recorded, and one is open.
-func TestRunsStartedAtOnce(t *testing.T) {
+func TestStartRun_AtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		for round := range 10 {
@@ -229,7 +229,7 @@ func TestChangeRun_CancelWithdrawsWhatWasNotSent(t *testing.T) {
 
 // A run pauses with what the shop said, or a person wrote in the Temporal UI: no
 // text may keep it from pausing.
-func TestAnyReasonPausesARun(t *testing.T) {
+func TestChangeRun_AnyReasonPauses(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		run := startRun(t, b.Store, "a", 0)
@@ -275,7 +275,7 @@ func requirePaced(t require.TestingT, given []time.Time, pace float64) {
 	}
 }
 
-func TestSlotsKeepThePace(t *testing.T) {
+func TestReserveSlots_KeepThePace(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, db modelstest.Database) {
 		c, runs := &clock{}, 0
@@ -326,7 +326,7 @@ func (b bundle) do(t require.TestingT, query string) {
 }
 
 // A pace holds over hours, not only over the next second: rounding adds up.
-func TestThePaceDoesNotDrift(t *testing.T) {
+func TestReserveSlots_PaceDoesNotDrift(t *testing.T) {
 	t.Parallel()
 	b := setup(t, modelstest.SQLite(t))
 	for _, pace := range []float64{3, 7, 70_000} {
@@ -347,7 +347,7 @@ func TestThePaceDoesNotDrift(t *testing.T) {
 	}
 }
 
-func TestSlotsOfRunsThatDoNotRun(t *testing.T) {
+func TestReserveSlots_RunIsNotRunning(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		for _, pace := range []float64{0, 5} {
@@ -363,7 +363,7 @@ func TestSlotsOfRunsThatDoNotRun(t *testing.T) {
 	})
 }
 
-func TestSlotsWithoutAPaceAndAfterAChange(t *testing.T) {
+func TestReserveSlots_NoPaceAndChangedPace(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		run := startRun(t, b.Store, "a", 0)
@@ -401,7 +401,7 @@ func TestSlotsWithoutAPaceAndAfterAChange(t *testing.T) {
 }
 
 // Pages of several workers ask at once.
-func TestSlotsAskedForAtOnce(t *testing.T) {
+func TestReserveSlots_AtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		const pace = 50.0

@@ -12,7 +12,7 @@ import (
 	"drayman/billing"
 )
 
-func TestSettle(t *testing.T) {
+func TestSettleCharge(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		c := *b.claim(t, "r", "o").Charge
@@ -29,7 +29,7 @@ func TestSettle(t *testing.T) {
 	})
 }
 
-func TestSettleKeepsALargeOrder(t *testing.T) {
+func TestSettleCharge_KeepsALargeOrder(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		c := *b.claim(t, "r", "o").Charge
@@ -45,7 +45,7 @@ func TestSettleKeepsALargeOrder(t *testing.T) {
 
 // Settling is retried until the database takes it: no sentence of a shop or a
 // driver may be one that it never takes.
-func TestSettleTakesAnyFailureDetail(t *testing.T) {
+func TestSettleCharge_TakesAnyFailureDetail(t *testing.T) {
 	t.Parallel()
 	for name, detail := range map[string]string{
 		"long": strings.Repeat("ä", 5000), "binary": "a\x00b\xffc", "binary and long": strings.Repeat("\xff\x00ä", 2000), "empty": "",
@@ -68,7 +68,7 @@ func TestSettleTakesAnyFailureDetail(t *testing.T) {
 }
 
 // What stands settled stays, whoever comes late.
-func TestSettleTwice(t *testing.T) {
+func TestSettleCharge_Twice(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		c := *b.claim(t, "r", "o").Charge
@@ -83,7 +83,7 @@ func TestSettleTwice(t *testing.T) {
 	})
 }
 
-func TestSettleAfterAPersonHas(t *testing.T) {
+func TestSettleCharge_AfterAPersonHas(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		c := *b.claim(t, "r", "o").Charge
@@ -98,7 +98,7 @@ func TestSettleAfterAPersonHas(t *testing.T) {
 
 // The order exists, so it must have its row, even if a person or an older
 // database has lost it.
-func TestSettleWritesALostRowAnew(t *testing.T) {
+func TestSettleCharge_WritesALostRowAnew(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		c := *b.claim(t, "r", "o").Charge
@@ -112,7 +112,7 @@ func TestSettleWritesALostRowAnew(t *testing.T) {
 	})
 }
 
-func TestSettleWhereAnotherChargeHasTakenThePlace(t *testing.T) {
+func TestSettleCharge_AnotherHasTakenThePlace(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		lost := *b.claim(t, "r-1", "o").Charge
@@ -155,7 +155,7 @@ func TestResolve(t *testing.T) {
 }
 
 // Several charges of one microsecond: the answer is the one that was settled.
-func TestResolveShowsTheChargeThatItSettled(t *testing.T) {
+func TestResolve_ShowsTheChargeThatItSettled(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		b.settle(t, *b.claim(t, "z", "o").Charge, billing.Declined)
@@ -166,7 +166,7 @@ func TestResolveShowsTheChargeThatItSettled(t *testing.T) {
 	})
 }
 
-func TestResolveOnce(t *testing.T) {
+func TestResolve_Once(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		b.settle(t, *b.claim(t, "r", "o").Charge, billing.Unresolved)
@@ -187,7 +187,7 @@ func TestResolveOnce(t *testing.T) {
 	})
 }
 
-func TestChargesTheNewestFirst(t *testing.T) {
+func TestCharges_NewestFirst(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, b bundle) {
 		none, err := b.Charges(t.Context(), "s")

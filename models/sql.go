@@ -11,8 +11,8 @@ import (
 // conditions s is a subscription, k its club, c any club, and l, d and o are charges.
 
 // The statuses of charges, in sets. stands is [billing.ChargeStatus.Stands]: the
-// database works closed_as out from the status, also for a change by hand. Unsettled
-// charges wait for an outcome. Settled ones a person may correct.
+// database derives closed_as from the status, also if a person changes that. Unsettled
+// charges wait for an outcome. A person may correct settled ones.
 const (
 	stands    = "closed_as = ''"
 	unsettled = "status IN ('pending', 'unresolved')"
@@ -44,23 +44,23 @@ const isEligible = subscriptionStatusAt + ` = 1
 
 // isDue says of subscription s that it is due in a run: eligible now, which is
 // @at, and at the run's @cutoff. "IS TRUE" keeps PostgreSQL's planner from making
-// a join of the clubs: it takes so many conditions for so rare that it would look
-// through all clubs for each subscription, which takes minutes for 100,000.
+// a join of the clubs. It would expect few rows from these conditions, and look through
+// all clubs for each subscription, which takes minutes for 100,000.
 var isDue = subscriptionStatusAt + ` = 1 AND ` + atCutOff(subscriptionStatusAt) + ` = 1
 	AND (s.club_id IN (SELECT c.id FROM club c WHERE ` + clubStatusAt + ` IN (1, 2) AND ` + atCutOff(clubStatusAt) + ` IN (1, 2))) IS TRUE`
 
 // atCutOff asks at @cutoff what the expression asks at @at.
 func atCutOff(expression string) string { return strings.ReplaceAll(expression, "@at", "@cutoff") }
 
-// notOpenYet says of subscription s that no charge stands for @period. isUntried says
-// besides that the run has not claimed s before: a page that runs again must not charge
-// a subscription that its run was declined for, nor one whose claim was withdrawn in
-// the run, for only the end of a run withdraws claims.
+// notOpenYet says of subscription s that no charge stands for @period. isUntried also says
+// that the run has not claimed s before: a retried page must not charge a subscription
+// again that this run was declined for. Nor one whose claim was withdrawn in the run: only
+// the end of a run withdraws claims.
 //
 // The ledger of the month grows while a batch asks about a few subscriptions, and
-// PostgreSQL's planner takes it for as empty as it was: it would read all of it for
-// each batch, or once for each subscription of a whole list. A count cannot become a
-// join, so that only the index by subscription and period is left.
+// PostgreSQL's planner believes that it is as empty as it was. It would read all of it for
+// each batch, or once for each subscription of a whole list. A count cannot become a join,
+// so the planner has to use the index by subscription and period.
 // docs/performance.md has the figures.
 const (
 	notOpenYet = `(SELECT count(*) FROM charge l
@@ -72,9 +72,9 @@ const (
 // isChargeable says of subscription s and its club k that the shop can be asked.
 const isChargeable = `COALESCE(s.customer_store_id, '') <> '' AND k.store_sku IS NOT NULL`
 
-// cameLater says of subscription s that it has statuses, and had none yet at
-// @cutoff: it belongs to a later run. Who has cancelled since, or is deleted, did
-// not come later.
+// cameLater says of subscription s that it has statuses now and had none at @cutoff: it
+// belongs to a later run. A subscription that was cancelled or deleted since did not come
+// later.
 var cameLater = `(` + atCutOff(subscriptionStatusAt) + ` IS NULL
 	AND EXISTS (SELECT 1 FROM subscription_status_history h WHERE h.subscription_id = s.id))`
 
@@ -86,8 +86,8 @@ func (s *Store) sql(text string) string {
 	return text
 }
 
-// time is a column of our own tables with a time, for comparisons: on SQLite also
-// one that was written by hand. What cannot be read comes before all times there.
+// time is a column of our own tables with a time, for comparisons. On SQLite a person may
+// have written anything there: what cannot be read comes before all times.
 func (s *Store) time(column string) string {
 	if s.dialect == SQLite {
 		return "COALESCE(drayman_time(" + column + "), '')"
@@ -95,7 +95,7 @@ func (s *Store) time(column string) string {
 	return column
 }
 
-// asTimestamp gives a text argument its type, where nothing else tells it.
+// asTimestamp gives a text argument its type, for statements that do not tell it.
 func (s *Store) asTimestamp(argument string) string {
 	if s.dialect == SQLite {
 		return argument
@@ -112,8 +112,8 @@ func (s *Store) forUpdate(tx *gorm.DB) *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "UPDATE"})
 }
 
-// preferKeyLookups has PostgreSQL find each row of a batch by its primary key,
-// whatever it believes of a table that was empty a moment ago.
+// preferKeyLookups makes PostgreSQL find each row of a batch by its primary key. Its
+// statistics may be those of a table that was empty a moment ago.
 func (s *Store) preferKeyLookups(tx *gorm.DB) error {
 	if s.dialect == SQLite {
 		return nil

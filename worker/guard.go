@@ -18,8 +18,8 @@ import (
 	"drayman/workflows"
 )
 
-// asked says which type of workflow asks for each activity. A Temporal server starts
-// an activity also without a workflow, or for any workflow that names it.
+// asked says which type of workflow asks for each activity. A person can make a Temporal
+// server start an activity without a workflow, or for any workflow that names it.
 var asked = map[string]string{
 	"ClaimCharge":  workflows.ChargeSubscriptionName,
 	"PlaceOrder":   workflows.ChargeSubscriptionName,
@@ -39,9 +39,9 @@ const (
 	failureInput    = string(billing.CodeInvalid)
 )
 
-// registerGuarded registers the methods of the activities by name. Each is carried out
-// only for the workflow that asks for it. Any other start fails for good, and so does
-// an input that cannot be read, which the SDK would try again without end.
+// registerGuarded registers the methods of the activities by name. Each is carried out only
+// for the workflow that asks for it. Any other start fails for good. So does an input that
+// cannot be read, which the SDK would try again without end.
 func registerGuarded(worker sdk.Worker, acts *activities.Activities) {
 	all := reflect.ValueOf(acts)
 	for i := range all.NumMethod() {

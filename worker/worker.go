@@ -21,8 +21,8 @@ import (
 	"drayman/workflows"
 )
 
-// Polls and slots. The SDK's two pollers are too few for a busy queue; order
-// calls wait for the shop most of the time, so many fit on one core.
+// The SDK's default of two pollers is too few for a busy queue. Tasks wait for the shop most
+// of the time, so one core carries concurrentTasks of them.
 const (
 	pollers         = 8
 	concurrentTasks = 200
@@ -44,10 +44,9 @@ func New(c client.Client, names workflows.Names, acts *activities.Activities, dr
 	return &Workers{client: c, names: names, acts: acts, drain: drain, failed: make(chan error, 1)}
 }
 
-// register makes the SDK's workers, which cannot be started again once they were
-// stopped. Each kind of work has one of its own: one that does several stops them
-// one after the other, and pages would go on ordering until the last workflow
-// task is done.
+// register makes the SDK's workers, which cannot be started again after a stop. Each kind of
+// work has a worker of its own: one worker for several kinds would stop them one after the
+// other, and pages would go on ordering until the last workflow task is done.
 func (w *Workers) register(log *slog.Logger) []sdk.Worker {
 	options := sdk.Options{
 		MaxConcurrentWorkflowTaskPollers:        pollers,
@@ -75,7 +74,7 @@ func (w *Workers) register(log *slog.Logger) []sdk.Worker {
 	return []sdk.Worker{main, quick, orders}
 }
 
-// fail notes that a worker polls no longer. One error is enough to begin anew.
+// fail records that a worker no longer polls. One error is enough to begin anew.
 func (w *Workers) fail(err error) {
 	select {
 	case w.failed <- err:
@@ -83,9 +82,9 @@ func (w *Workers) fail(err error) {
 	}
 }
 
-// Run polls until the context ends, then lets what is under way finish. It
-// waits for a Temporal server that is not there yet, or no longer: where the
-// namespace was away for minutes, the SDK gives up, and Run begins anew.
+// Run polls until the context ends, then lets what is under way finish. It waits for a
+// Temporal server that cannot be reached. If the namespace is away for minutes, the SDK gives
+// up, and Run begins anew.
 func (w *Workers) Run(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
 	for {
 		if err := Prepare(ctx, c, namespace, log); err != nil || ctx.Err() != nil {
@@ -121,14 +120,14 @@ func (w *Workers) poll(ctx context.Context, namespace string, log *slog.Logger) 
 	case failure = <-w.failed:
 		err := w.stop(workers)
 		if ctx.Err() == nil {
-			err = nil // what is cut, Temporal gives to others, as after any failure
+			err = nil // Temporal gives work that was cut to others, as after any failure
 		}
 		return failure, err
 	}
 }
 
-// stop stops the workers at once, and returns an error where work is left after
-// the drain time. Temporal then gives it to another worker, after its timeout.
+// stop stops the workers at once, and returns an error if work is left after the drain time.
+// Temporal then gives that work to another worker, after its timeout.
 func (w *Workers) stop(workers []sdk.Worker) error {
 	begun := time.Now()
 	var stops sync.WaitGroup
@@ -153,10 +152,9 @@ func (w *Workers) stop(workers []sdk.Worker) error {
 // preparePause is the wait between two tries to reach the Temporal server.
 const preparePause = time.Second
 
-// Prepare makes the search attributes that the workflows carry, where they are
-// absent, and waits until the server takes them. It waits for the server, too,
-// and returns an error only where trying again is of no use, nil also when the
-// context ended.
+// Prepare makes the search attributes that the workflows carry, if they are missing, and
+// waits until the server takes them. It also waits for the server. It returns an error only
+// if another try is of no use, and nil if the context ended.
 func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
 	for warned := false; ; {
 		err := tryPrepare(ctx, c, namespace)
@@ -183,8 +181,8 @@ func Prepare(ctx context.Context, c client.Client, namespace string, log *slog.L
 // them; the look is one query of visibility that finds nothing.
 const prepareAgain = 10 * time.Second
 
-// Keep is [Prepare], and again whenever the server was made anew, until the
-// context ends.
+// Keep does what [Prepare] does, again whenever the server was made anew, until the context
+// ends.
 func Keep(ctx context.Context, c client.Client, namespace string, log *slog.Logger) error {
 	if err := Prepare(ctx, c, namespace, log); err != nil {
 		return err
@@ -209,8 +207,8 @@ func keepPrepared(ctx context.Context, c client.Client, namespace string, log *s
 	}
 }
 
-// errNotUsable says that the server knows the search attributes, but not yet
-// everywhere: it caches what a namespace has.
+// errNotUsable says that not all parts of the server know the search attributes yet: they
+// cache what a namespace has.
 var errNotUsable = errors.New("the search attributes are not usable yet")
 
 func tryPrepare(ctx context.Context, c client.Client, namespace string) error {

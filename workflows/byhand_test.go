@@ -112,7 +112,7 @@ func badInputs() []badInput {
 
 // A workflow that is started by hand with an input that the API would refuse fails
 // at once, with a sentence; nobody is charged, and its id is free again.
-func TestStartedByHand_BadInputFailsAtOnce(t *testing.T) {
+func TestWorkflows_StartedByHand_BadInputFails(t *testing.T) {
 	t.Parallel()
 	db, server, c := chargingServer(t)
 	for _, of := range badInputs() {
@@ -131,7 +131,7 @@ func TestStartedByHand_BadInputFailsAtOnce(t *testing.T) {
 }
 
 // A standalone activity, and one of a workflow that is not ours, does nothing.
-func TestStartedByHand_ActivitiesAreRefused(t *testing.T) {
+func TestActivities_StartedByHand_Refused(t *testing.T) {
 	t.Parallel()
 	db, server, c := chargingServer(t)
 	charge := `{"charge":{"request_id":"standalone","subscription_id":"s","period":"2026-11","status":"charged","customer_id":"anna","sku_id":777}}`
@@ -203,7 +203,7 @@ func badData() []struct{ update, data, part string } {
 
 // An update whose data is absent, misspelt or of another type is refused with a
 // sentence that shows what it takes, and leaves no trace: the run keeps its cap.
-func TestUpdatedByHand_BadDataIsRefused(t *testing.T) {
+func TestBillingRun_Updates_BadDataIsRefused(t *testing.T) {
 	t.Parallel()
 	db := modelstest.Postgres(t)
 	db.AddClub(t, 1, 1)
@@ -281,7 +281,7 @@ func metadata(ctx context.Context, c client.Client, workflowID string) (*sdkpb.W
 
 // A step in the database that fails is told: in the Temporal UI what fails and until
 // when it is tried, in the log each try. It goes through when the cause is gone.
-func TestCharge_FailingClaimIsTold(t *testing.T) {
+func TestChargeSubscription_FailingClaimIsTold(t *testing.T) {
 	t.Parallel()
 	db := modelstest.Postgres(t)
 	db.AddClub(t, 1, 1)

@@ -19,8 +19,8 @@ const (
 	// ledgerPatience, longer than any outage that leaves the system worth running.
 	ledgerTimeout  = 5 * time.Second
 	ledgerPatience = 30 * 24 * time.Hour
-	// ledgerTries are those in a row before the workflow tells that it waits for the
-	// database.
+	// ledgerTries is how many tries in a row fail before the workflow shows that it waits
+	// for the database.
 	ledgerTries = 4
 	// heldPause is the wait for a charge that a page of a billing run has claimed.
 	heldPause = time.Second
@@ -33,13 +33,13 @@ type ChargeInput struct {
 }
 
 // ChargeSubscription asks the shop for the order of one subscription and period,
-// at most once, and keeps what came of it in the ledger. It completes with the
+// at most once, and records the outcome in the ledger. It completes with the
 // charge when it is charged, now or before. Any other outcome fails it, with an
 // application error whose type is the code and whose details are the
 // [billing.Error]: charge_declined, charge_unresolved, not_eligible, ….
 //
-// A happy charge is one workflow task: claim, order and settle are local
-// activities.
+// A charge that goes through at once is one workflow task: claim, order and settle are
+// local activities.
 //
 // The input is a [ChargeInput]; one that the API would not take fails it at once.
 func ChargeSubscription(ctx workflow.Context, raw converter.RawValue) (*billing.Charge, error) {
@@ -81,10 +81,9 @@ var acts *activities.Activities // nil: only the names of its methods are used
 
 // claimCharge claims the charge, or waits while a page of a billing run has it.
 //
-// Unsent is only left in the claim of an idempotent shop if a local activity has just
-// made it: a process that repeats this workflow task then claims again. Otherwise an
-// earlier process may have made the first call already, and died before it was
-// recorded.
+// At an idempotent shop, Unsent stays in the claim only if a local activity has just made
+// it: a process that repeats this workflow task then claims again. Otherwise an earlier
+// process may have made the first call, and died before that was recorded.
 func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeOutput, error) {
 	for {
 		var claim activities.ClaimChargeOutput
@@ -102,10 +101,10 @@ func claimCharge(ctx workflow.Context, in ChargeInput) (*activities.ClaimChargeO
 	}
 }
 
-// callLedger carries out a step in the database, as a local activity. If a few tries in
-// a row fail, it tells so in the Temporal UI and goes on as an activity, for
-// ledgerPatience, unless the error is final: its tries add nothing to the history, and
-// any worker can make them, also one on the right database.
+// callLedger carries out a step in the database, as a local activity. If ledgerTries in a row
+// fail, it says so in the Temporal UI and goes on as an activity, for ledgerPatience or until
+// an error is final. The tries of an activity add nothing to the history, and any worker can
+// make them, also one on the right database.
 func callLedger(ctx workflow.Context, summary string, step, in, out any) error {
 	_, err := tryLedger(ctx, summary, step, in, out)
 	return err
@@ -156,10 +155,10 @@ func ledgerRetries() *temporal.RetryPolicy {
 	return &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second}
 }
 
-// placeOrder asks the shop until it answers well or the retries have run out,
-// and returns the charge to settle. It also returns why it was interrupted: an
-// operator cancelled the workflow. Then too the charge must be settled, as
-// unresolved: the shop may have the order.
+// placeOrder asks the shop until it answers finally or the retries are over, and returns the
+// charge to settle. It also returns why it was interrupted: an operator cancelled the
+// workflow. The charge must then be settled as unresolved, because the shop may have the
+// order.
 func placeOrder(ctx workflow.Context, installation string, claim *activities.ClaimChargeOutput) (placed billing.Charge, interrupted error) {
 	charge := *claim.Charge
 	if claim.Policy.Idempotent {
@@ -186,9 +185,9 @@ func placeOrder(ctx workflow.Context, installation string, claim *activities.Cla
 	return unplaced(charge), ctx.Err()
 }
 
-// placeAtOnce asks the shop inside the workflow task, whose heartbeats keep it open
-// as long as the call takes. A cancellation does not cut the call. It returns no
-// charge if the worker makes too many such calls already.
+// placeAtOnce asks the shop inside the workflow task, whose heartbeats keep it open as long
+// as the call takes. A cancellation does not cut the call. It returns no charge if too many
+// such calls are under way in the worker.
 func placeAtOnce(ctx workflow.Context, in activities.PlaceOrderInput) (placed billing.Charge, err error) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
@@ -233,7 +232,7 @@ func orderOptions(ctx workflow.Context, charge *billing.Charge) workflow.Activit
 	}
 }
 
-// noteFailure keeps what the shop last said.
+// noteFailure records what the shop last said.
 func noteFailure(charge *billing.Charge, failure error) {
 	charge.FailureCode, charge.FailureDetail = activities.FailureShopNotNow, "the shop gave no answer in time"
 	var said *temporal.ApplicationError

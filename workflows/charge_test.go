@@ -103,7 +103,7 @@ func (b *bench) inLedger(t *testing.T) *billing.Charge {
 	return c
 }
 
-func TestCharged(t *testing.T) {
+func TestChargeSubscription_Charged(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	charge, code := b.run(t)
 	require.Empty(t, code)
@@ -111,7 +111,7 @@ func TestCharged(t *testing.T) {
 	require.Equal(t, b.inLedger(t).Order, charge.Order)
 }
 
-func TestDeclinedFailsTheWorkflow(t *testing.T) {
+func TestChargeSubscription_DeclinedFails(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusPaymentRequired})
 	charge, code := b.run(t)
@@ -121,7 +121,7 @@ func TestDeclinedFailsTheWorkflow(t *testing.T) {
 	require.Len(t, b.shop.Calls(), 1)
 }
 
-func TestNotEligibleClaimsNothing(t *testing.T) {
+func TestChargeSubscription_NotEligibleClaimsNothing(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	_, err := b.store.ChangeStatus(t.Context(), "s", billing.StatusChange{Status: billing.Cancelled})
 	require.NoError(t, err)
@@ -133,8 +133,8 @@ func TestNotEligibleClaimsNothing(t *testing.T) {
 }
 
 // The environment gives an activity ten attempts at most; that CHARGE_RETRY_FOR
-// ends the retries is shown on a real server, see TestRecordCharges.
-func TestAnOutageLeavesItUnresolved(t *testing.T) {
+// ends the retries is shown on a real server, see TestRecord_Charges.
+func TestChargeSubscription_OutageLeavesItUnresolved(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
 	begun := b.env.Now()
@@ -149,7 +149,7 @@ func TestAnOutageLeavesItUnresolved(t *testing.T) {
 	require.Greater(t, b.env.Now().Sub(begun), 8*time.Minute, "1 s, doubled each time")
 }
 
-func TestRetryAfterIsHonoured(t *testing.T) {
+func TestChargeSubscription_HonoursRetryAfter(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusTooManyRequests, RetryAfter: "600", Times: 3})
 	begun := b.env.Now()
@@ -159,7 +159,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	require.GreaterOrEqual(t, b.env.Now().Sub(begun), 30*time.Minute)
 }
 
-func TestARefusalOfOursDeclinesNobody(t *testing.T) {
+func TestChargeSubscription_RefusedSetUpDeclinesNobody(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusUnauthorized, Times: 3})
 	begun := b.env.Now()
@@ -170,7 +170,7 @@ func TestARefusalOfOursDeclinesNobody(t *testing.T) {
 
 // The wait that the shop asks for, or that a refusal brings, is no reason to try
 // longer than CHARGE_RETRY_FOR.
-func TestNoWaitOutlastsTheRetries(t *testing.T) {
+func TestChargeSubscription_NoWaitOutlastsTheRetries(t *testing.T) {
 	for name, fault := range map[string]shoptest.Fault{
 		"asked for": {Status: http.StatusTooManyRequests, RetryAfter: "7200"},
 		"refusal":   {Status: http.StatusUnauthorized},
@@ -186,7 +186,7 @@ func TestNoWaitOutlastsTheRetries(t *testing.T) {
 	}
 }
 
-func TestAPageHasIt(t *testing.T) {
+func TestChargeSubscription_PageHoldsTheClaim(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.db.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
 		VALUES ('page', 's', '2026-11', 'pending', 'billing-run/1', '9999-01-01 00:00:00.000000', 'anna', 1, '2026-11-01 00:00:00.000000')`)
@@ -200,7 +200,7 @@ func TestAPageHasIt(t *testing.T) {
 	require.Empty(t, b.shop.Calls())
 }
 
-func TestAnOperatorCancelsTheWorkflow(t *testing.T) {
+func TestChargeSubscription_OperatorCancels(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
 	b.env.RegisterDelayedCallback(b.env.CancelWorkflow, time.Minute)
@@ -212,7 +212,7 @@ func TestAnOperatorCancelsTheWorkflow(t *testing.T) {
 	require.Equal(t, billing.Unresolved, b.inLedger(t).Status, "it can be taken up again")
 }
 
-func TestAnIdempotentShopIsAskedAgainAfterEveryDoubt(t *testing.T) {
+func TestChargeSubscription_IdempotentShop_AsksAgainInDoubt(t *testing.T) {
 	b := setup(t, activities.Policy{Idempotent: true})
 	b.shop.SetFaults(shoptest.Fault{Cut: shoptest.CutAfter, Times: 5})
 	_, code := b.run(t)
@@ -221,7 +221,7 @@ func TestAnIdempotentShopIsAskedAgainAfterEveryDoubt(t *testing.T) {
 	require.Len(t, b.shop.Calls(), 6)
 }
 
-func TestAShopThatIsNotIdempotentIsNotAskedAgainInDoubt(t *testing.T) {
+func TestChargeSubscription_NotIdempotent_DoubtIsNotAskedAgain(t *testing.T) {
 	for name, fault := range map[string]shoptest.Fault{
 		"cut before": {Cut: shoptest.CutBefore}, "cut after": {Cut: shoptest.CutAfter}, "500": {Status: 500, BookFirst: true},
 	} {
@@ -245,7 +245,7 @@ func TestAShopThatIsNotIdempotentIsNotAskedAgainInDoubt(t *testing.T) {
 
 // Where no call can have ordered, the ledger says so in the end; where one can, it does
 // not forget it over later answers that are certain.
-func TestCharge_TheLedgerKnowsWhatIsCertain(t *testing.T) {
+func TestChargeSubscription_ClearsSentAtIfCertain(t *testing.T) {
 	t.Parallel()
 	never, once := shoptest.Fault{Status: http.StatusTooManyRequests}, shoptest.Fault{Status: http.StatusServiceUnavailable, Times: 1}
 	for name, c := range map[string]struct {

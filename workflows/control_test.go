@@ -17,7 +17,7 @@ import (
 // Operators who change a run at once, and one cancels it: the workflow and the
 // run's row agree on what came last. A fault campaign found a cancelled run that
 // its workflow took for running, and that never closed.
-func TestWishesThatComeAtOnce(t *testing.T) {
+func TestBillingRun_UpdatesAtOnce(t *testing.T) {
 	t.Parallel()
 	for round := range 8 {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
@@ -33,13 +33,13 @@ func TestWishesThatComeAtOnce(t *testing.T) {
 					all.Go(func() {
 						switch {
 						case i == 6+round%4:
-							wish(t, c, workflows.CancelUpdate)
+							tryUpdate(t, c, workflows.CancelUpdate)
 						case i%3 == 0:
-							wish(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
+							tryUpdate(t, c, workflows.PauseUpdate, workflows.PauseRequest{Reason: "lunch"})
 						case i%3 == 1:
-							wish(t, c, workflows.ResumeUpdate)
+							tryUpdate(t, c, workflows.ResumeUpdate)
 						default:
-							wish(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 1 + float64(i)/10})
+							tryUpdate(t, c, workflows.PaceUpdate, workflows.PaceRequest{OrdersPerSecond: 1 + float64(i)/10})
 						}
 					})
 				}
@@ -56,7 +56,7 @@ func TestWishesThatComeAtOnce(t *testing.T) {
 
 // The row decides, whoever writes it: here a person, in the database. While the run is
 // paused, its history does not grow.
-func TestRun_RowIsChangedByHand(t *testing.T) {
+func TestBillingRun_RowIsChangedByHand(t *testing.T) {
 	t.Parallel()
 	db := modelstest.Postgres(t)
 	db.AddClub(t, 1, 1)
@@ -89,7 +89,7 @@ func TestRun_RowIsChangedByHand(t *testing.T) {
 
 // Somebody deletes the row of a run that is under way: it is there again, with its cut-off,
 // and the run begins anew and orders nothing twice.
-func TestRun_RowIsDeleted(t *testing.T) {
+func TestBillingRun_RowIsDeleted(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"running", "paused"} {
 		t.Run(state, func(t *testing.T) {
@@ -123,8 +123,8 @@ func TestRun_RowIsDeleted(t *testing.T) {
 	}
 }
 
-// wish is an update that may come too late.
-func wish(t *testing.T, c client.Client, name string, args ...any) {
+// tryUpdate sends an update that may come too late.
+func tryUpdate(t *testing.T, c client.Client, name string, args ...any) {
 	handle, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
 		WorkflowID: workflows.Names("").RunWorkflowID(november(t)), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})

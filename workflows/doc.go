@@ -16,13 +16,13 @@
 //   - A page is a range of subscription ids that one activity charges. The pages in
 //     flight are those being charged; the queue has those that are not.
 //   - The run's row is the run in the database. The row decides: the workflow reads it
-//     and follows.
+//     and follows (decision 0019).
 //   - To begin anew is to continue as new with nothing but the run's row, because the
 //     database was replaced.
 //   - To drain is to begin no more pages, and to wait for those in flight.
 //
-// Package activities defines batch, slot, claim, hold and left-over; docs/product.md
-// has all terms.
+// Package activities defines batch, slot, claim, hold, exception, left-over, watch and
+// sweep; docs/product.md has all terms.
 //
 // # Invariants
 //

@@ -24,8 +24,8 @@ const (
 )
 
 // decode reads an input that may have been typed in the Temporal UI, strictly: see
-// [billing.DecodeStrict]. Without data it leaves into as it is, unless a field is
-// required. The error shows the form.
+// [billing.DecodeStrict]. If there is no data and no field is required, it leaves into as it
+// is. The error shows the form.
 func decode(raw converter.RawValue, into any, form string, required ...string) error {
 	err := decodePayload(raw, into, required)
 	var invalid *billing.Error
@@ -47,7 +47,7 @@ func decodePayload(raw converter.RawValue, into any, required []string) error {
 	}
 	switch {
 	case len(data) > 0 && string(data) != "null":
-		//workflowcheck:ignore // encoding/json keeps what it knows of types, no more
+		//workflowcheck:ignore // encoding/json keeps only what it knows of types
 		return billing.DecodeStrict(data, into, required...)
 	case len(required) > 0:
 		return billing.Invalid("input", "must be given")
@@ -86,8 +86,7 @@ func checkID(ctx workflow.Context, id string) error {
 	return nil
 }
 
-// readRun reads the input of BillingRun. A state is one that the run itself has
-// handed on.
+// readRun reads the input of BillingRun. Only the run itself may have given it a state.
 func readRun(ctx workflow.Context, raw converter.RawValue) (in RunInput, err error) {
 	if err := decode(raw, &in, runForm, "period"); err != nil {
 		return in, err

@@ -38,7 +38,7 @@ type remembered struct {
 
 // Charges are made over one database and then recalled into another that knows
 // the subscriptions only, as a backup from before.
-func TestChargesAreRecalled(t *testing.T) {
+func TestRecall_PutsChargesBack(t *testing.T) {
 	busy := shoptest.Fault{Status: http.StatusTooManyRequests}
 	later := shoptest.Fault{Status: http.StatusTooManyRequests, RetryAfter: "600"}
 	for name, cases := range map[string]map[string]remembered{
@@ -210,7 +210,7 @@ func TestRecall_LeavesOutOtherInstallations(t *testing.T) {
 
 // What a person has corrected stays, run after run, and nobody is alarmed by it; of
 // charges that Temporal remembers as charged, the latest is put back.
-func TestRecallCharges_CorrectedStays(t *testing.T) {
+func TestRecall_CorrectedChargeStays(t *testing.T) {
 	for _, idempotent := range []bool{true, false} {
 		t.Run(fmt.Sprint("idempotent ", idempotent), func(t *testing.T) {
 			t.Parallel()

@@ -20,8 +20,8 @@ import (
 )
 
 // Names are the names by which Temporal knows an installation's workflows, schedule
-// and task queues. Its value is the installation's name (INSTALLATION): where that is
-// set, each of them carries it, so that installations can share a namespace.
+// and task queues (decision 0017). Its value is the installation's name (INSTALLATION). If
+// that is set, each name contains it, so that installations can share a namespace.
 type Names string
 
 func (n Names) with(name string) string {
@@ -31,7 +31,7 @@ func (n Names) with(name string) string {
 	return string(n) + "/" + name
 }
 
-// namesOf are the names by which the workflow was started: its task queue carries them.
+// namesOf are the names by which the workflow was started: its task queue tells.
 func namesOf(ctx workflow.Context) Names {
 	name, carried := strings.CutSuffix(workflow.GetInfo(ctx).TaskQueueName, "/"+Names("").TaskQueue())
 	if !carried {
@@ -40,7 +40,7 @@ func namesOf(ctx workflow.Context) Names {
 	return Names(name)
 }
 
-// orders is what the name of a task queue ends in that carries the retries of orders.
+// orders is the end of the name of a task queue that carries the retries of orders.
 const orders = "-orders"
 
 // TaskQueue carries the workflows and their quick activities.
@@ -100,9 +100,9 @@ func (n Names) ScheduledRunID() string { return n.with("scheduled-run") }
 // then reports in time that it lives.
 const chargeTaskTimeout = 10 * time.Second
 
-// ChargeOptions start ChargeSubscription. A second start joins the first; a
-// completed one is not started again, a failed one is: it was declined, stands
-// unresolved, or was ended by an operator, and the ledger knows.
+// ChargeOptions start ChargeSubscription. A second start joins the first. A completed
+// workflow is not started again. A failed one is: its charge was declined or is unresolved,
+// or an operator ended the workflow; the ledger tells.
 func (n Names) ChargeOptions(in ChargeInput) client.StartWorkflowOptions {
 	return client.StartWorkflowOptions{
 		ID:                       n.ChargeWorkflowID(in.SubscriptionID, in.Period),
@@ -133,13 +133,12 @@ func (n Names) StartCharge(ctx context.Context, c client.Client, in ChargeInput)
 	if !errors.As(err, &completed) {
 		return run, err
 	}
-	// It has charged, yet the ledger did not show it when we looked. Either it
-	// was just settling, and running again only reads the ledger; or a person has
-	// corrected the charge to declined, and our request id is a new attempt; or the
-	// database is older than the order (a restored backup), and then the order's own
-	// request id, which the history has kept, must be repeated, not ours. The claim
-	// asks the ledger which it is (decision 18). Or another installation has charged,
-	// and that is nothing of ours.
+	// It has charged, but the ledger did not show it when we looked. It was just settling:
+	// then a new execution only reads the ledger. Or a person has corrected the charge to
+	// declined: then our request id is a new attempt (decision 0018). Or the database is
+	// older than the order, a restored backup: then the request id of the order, which the
+	// history has kept, must be repeated (decision 0007). The claim asks the ledger which
+	// it is. Or another installation has charged, which does not concern us.
 	if in.Remembered, err = remembered(ctx, c, options.ID, completed.RunId, in.Installation); err != nil {
 		return nil, err
 	}
@@ -148,9 +147,9 @@ func (n Names) StartCharge(ctx context.Context, c client.Client, in ChargeInput)
 	return c.ExecuteWorkflow(ctx, options, ChargeSubscriptionName, in)
 }
 
-// remembered returns the request id with which the installation's newest execution of
-// the workflow has charged, "" if there is none. The newest of all, which is known to
-// have completed, is looked at first.
+// remembered returns the request id with which the installation's newest execution of the
+// workflow has charged, "" if there is none. It first looks at the newest of all, which is
+// known to have completed.
 func remembered(ctx context.Context, c client.Client, workflowID, newest, installation string) (billing.RequestID, error) {
 	executions := []string{newest}
 	for i := 0; i < len(executions); i++ {
@@ -186,9 +185,8 @@ func InstallationOf(ctx context.Context, c client.Client, workflowID string) (st
 	return in.Installation, err
 }
 
-// inputOf reads the input of a charge, or of what else has an installation, from its
-// history. It is the zero value where the workflow was started by hand, with something
-// else.
+// inputOf reads the input of a workflow that has an installation from its history. It is the
+// zero value if a person has started the workflow with something else.
 func inputOf(ctx context.Context, c client.Client, workflowID, runID string) (in ChargeInput, err error) {
 	events := c.GetWorkflowHistory(ctx, workflowID, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	if !events.HasNext() {

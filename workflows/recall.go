@@ -15,9 +15,9 @@ import (
 const RecallName = "Recall"
 
 // Recall looks through a database that was restarted, restored or replaced: it puts back
-// what Temporal remembers of charges and runs and the ledger does not. Until it is done
-// nobody is charged. Whoever meets the error database_replaced starts it. The input is an
-// [activities.RecallInput].
+// what Temporal remembers of charges and runs and the ledger does not (decision 0019). Until
+// it is done, nobody is charged. Each activity and request that meets database_replaced starts
+// it. The input is an [activities.RecallInput].
 func Recall(ctx workflow.Context, raw converter.RawValue) (*activities.RecallOutput, error) {
 	var in activities.RecallInput
 	if err := decode(raw, &in, recallForm, "installation"); err != nil {

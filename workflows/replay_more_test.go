@@ -27,7 +27,7 @@ func chargingServer(t *testing.T) (modelstest.Database, *shoptest.Server, client
 }
 
 // The ledger has forgotten a charge that Temporal remembers (decision 7).
-func TestRecordAChargeTakenUpAgain(t *testing.T) {
+func TestRecord_ChargeTakenUpAgain(t *testing.T) {
 	t.Parallel()
 	db, server, c := chargingServer(t)
 	charge := func(requestID billing.RequestID) client.WorkflowRun {
@@ -51,7 +51,7 @@ func TestRecordAChargeTakenUpAgain(t *testing.T) {
 }
 
 // An operator cancels a charge that is being tried again.
-func TestRecordACancelledCharge(t *testing.T) {
+func TestRecord_CancelledCharge(t *testing.T) {
 	t.Parallel()
 	_, server, c := chargingServer(t)
 	server.SetFaults(shoptest.Fault{Status: http.StatusServiceUnavailable})
@@ -68,7 +68,7 @@ func TestRecordACancelledCharge(t *testing.T) {
 
 // What the schedule starts: the month's run; the run that is under way already;
 // nothing, where no schedule has started it.
-func TestRecordScheduledRuns(t *testing.T) {
+func TestRecord_ScheduledRuns(t *testing.T) {
 	month := period(t, "2024-01") // its time has been
 	schedule := workflows.Schedule{Day: 1, Hour: 6, Zone: time.UTC, Installation: modelstest.Installation}
 	for name, prepare := range map[string]func(*testing.T, client.Client){

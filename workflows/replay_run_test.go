@@ -25,7 +25,7 @@ import (
 
 // Runs on a real server, of every kind, replay as they ran: each history of the
 // chain, where a run continued as new.
-func TestRecordRuns(t *testing.T) {
+func TestRecord_Runs(t *testing.T) {
 	for name, c := range map[string]struct {
 		subscriptions int
 		settings      billing.RunSettings

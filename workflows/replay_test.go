@@ -61,7 +61,7 @@ func replay(h *history.History) error {
 }
 
 // Every history of a version that was ever released replays on this one.
-func TestReplayCommittedHistories(t *testing.T) {
+func TestReplay_CommittedHistories(t *testing.T) {
 	require.NotEmpty(t, promised(t))
 	for file := range promised(t) {
 		t.Run(file, func(t *testing.T) {
@@ -76,7 +76,7 @@ func TestReplayCommittedHistories(t *testing.T) {
 }
 
 // No history is lost, changed, recorded again or left out.
-func TestTheHistoriesAreThoseThatWereCommitted(t *testing.T) {
+func TestReplay_HistoriesAreThoseCommitted(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.json")
 	require.NoError(t, err)
 	found := map[string]string{}
@@ -104,7 +104,7 @@ func promised(t *testing.T) map[string]string {
 
 // A workflow whose first step is another one does not replay: an incompatible
 // change is noticed.
-func TestReplayNoticesAnotherFirstStep(t *testing.T) {
+func TestReplay_NoticesAnotherFirstStep(t *testing.T) {
 	for name, file := range map[string]string{
 		workflows.ChargeSubscriptionName: "charge-v1-charged.json",
 		workflows.BillingRunName:         "run-v1-finished-1.json",
@@ -123,7 +123,7 @@ func discard() sdklog.Logger { return sdklog.NewStructuredLogger(slog.New(slog.D
 
 // Charges on a real server, of every kind, replay as they ran; a happy one is
 // one workflow task.
-func TestRecordCharges(t *testing.T) {
+func TestRecord_Charges(t *testing.T) {
 	for name, c := range map[string]struct {
 		notIdempotent bool
 		faults        []shoptest.Fault

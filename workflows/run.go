@@ -102,13 +102,13 @@ func (r *billingRun) begin(ctx workflow.Context) error {
 // goesOn says that nothing is in the way of the run but, maybe, a pause.
 func (r *billingRun) goesOn() bool { return !r.state.Run.Ended() && !r.anew && r.failed == nil }
 
-// begins says that another page may begin.
+// begins says that another page may begin now.
 func (r *billingRun) begins() bool {
 	return r.goesOn() && !r.draining && r.state.Run.State == billing.RunRunning
 }
 
 // chargePages plans and charges pages until there are no more, or the run goes no further
-// in this execution; then it waits for what is under way.
+// in this execution. Then it waits for the pages in flight.
 func (r *billingRun) chargePages(ctx workflow.Context) {
 	for r.goesOn() && !r.draining {
 		seen := r.events
@@ -131,7 +131,7 @@ func (r *billingRun) chargePages(ctx workflow.Context) {
 	}
 }
 
-// plan cuts the next pages, once the last ones are being charged.
+// plan plans the next pages, once the queue is empty.
 func (r *billingRun) plan(ctx workflow.Context) {
 	if len(r.state.Queue) > 0 || r.state.AllPlanned || !r.begins() {
 		return
@@ -218,8 +218,8 @@ func (r *billingRun) cameBack(ctx workflow.Context, page pageRange, out activiti
 	}
 }
 
-// slowDown waits longer with each page that stops in a row, and then pauses the
-// run instead of spoiling the month.
+// slowDown waits longer with each page that stops in a row, and then pauses the run: else a
+// month of orders would fail.
 func (r *billingRun) slowDown(ctx workflow.Context, out activities.ChargePageOutput) {
 	r.state.Bad++
 	r.slowUntil = workflow.Now(ctx).Add(slowdown << (r.state.Bad - 1))
@@ -301,8 +301,8 @@ func (r *billingRun) read(run *billing.Run, err error) {
 	r.state.Run = *run
 }
 
-// stopsFor notes an error that no retry ends, and says whether there is one. A database
-// that was replaced, or lacks the run, is a reason to begin anew.
+// stopsFor records an error that was not retried away, and says whether there is one. If the
+// database was replaced, or lacks the run, the run begins anew.
 func (r *billingRun) stopsFor(err error) bool {
 	var failure *temporal.ApplicationError
 	switch {

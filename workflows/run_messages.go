@@ -110,7 +110,7 @@ func (r *billingRun) handleMessages(ctx workflow.Context) error {
 
 // update changes the run's row, as the API does, once the run is recorded.
 func (r *billingRun) update(ctx workflow.Context, change billing.RunChange) (*billing.Progress, error) {
-	// A cancellation of the workflow ends the run in its own way, not in this one.
+	// A cancellation of the workflow must not fail the update: cancelWith handles it.
 	ctx, done := workflow.NewDisconnectedContext(ctx)
 	defer done()
 	if err := workflow.Await(ctx, r.isRecorded); err != nil {
@@ -127,9 +127,9 @@ func (r *billingRun) update(ctx workflow.Context, change billing.RunChange) (*bi
 
 func (r *billingRun) isRecorded() bool { return r.state.Execution != "" }
 
-// changeRow writes to the run's row. It is no local activity: of an update that one has
-// carried out, the history knows only when the workflow task is done. If the worker and
-// then Temporal died in between, nobody would be told what the row says.
+// changeRow writes to the run's row. It is no local activity: the history would show the
+// write only when the workflow task is done. If the worker and then Temporal died in between,
+// the sender of the update would not learn what the row says.
 func (r *billingRun) changeRow(ctx workflow.Context, change billing.RunChange) (*billing.Run, error) {
 	what := "run: " + string(change.State)
 	if change.OrdersPerSecond != nil {

@@ -20,8 +20,8 @@ const (
 	// slowdown is the wait after the first, doubled each time.
 	badPages = 3
 	slowdown = 5 * time.Second
-	// lockedPause is the wait before a page is gone through again for rows that were
-	// locked; who is locked for longer than lockedPatience is not charged by this run.
+	// lockedPause is the wait before a page is charged again for rows that were locked. A
+	// subscription that is locked for longer than lockedPatience is not charged by this run.
 	lockedPause    = 5 * time.Second
 	lockedPatience = 15 * time.Minute
 	// refreshEvery is how often the run counts, at most, while pages come in; refreshIdle
@@ -45,8 +45,8 @@ type RunInput struct {
 	Settings billing.RunSettings `json:"settings"`
 	// Installation is the id of the one that asks; another one's worker refuses.
 	Installation string `json:"installation"`
-	// ConfirmPast must be true for a month that is over, unless a schedule starts
-	// the run: then Nominal is its time, which is the cut-off, in its Timezone.
+	// ConfirmPast must be true for a month that is over. If a schedule starts the run, it
+	// need not be: then Nominal is its time, which is the cut-off, in its Timezone.
 	ConfirmPast bool      `json:"confirm_past,omitempty"`
 	Nominal     time.Time `json:"nominal,omitzero"`
 	Timezone    string    `json:"timezone,omitempty"`
@@ -68,7 +68,7 @@ type runState struct {
 	AllPlanned bool        `json:"all_planned,omitempty"`
 	Pages      int         `json:"pages,omitempty"` // planned so far
 	Bad        int         `json:"bad,omitempty"`   // pages that stopped in a row
-	// Swept: what earlier runs and requests have left is taken up.
+	// Swept says that the first sweep has taken up what earlier runs and requests left.
 	Swept bool `json:"swept,omitempty"`
 }
 

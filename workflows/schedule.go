@@ -40,14 +40,14 @@ type ScheduledRunInput struct {
 // ScheduledRunOutput says which month was started.
 type ScheduledRunOutput struct {
 	Period billing.Period `json:"period"`
-	// AlreadyRunning: the month's run was under way, and goes on.
+	// AlreadyRunning says that the month's run was under way; it goes on.
 	AlreadyRunning bool `json:"already_running,omitempty"`
 }
 
 // ScheduledRun starts the BillingRun of the month in which its nominal time lies,
-// and leaves it to itself. That time is the run's cut-off, however late it starts.
-// A month that was billed before is started again, and charges only what is
-// missing.
+// and does not wait for it. That time is the run's cut-off, however late the run starts. A
+// month that was billed before is started again, and charges only what is missing.
+//
 // The input is a [ScheduledRunInput].
 func ScheduledRun(ctx workflow.Context, raw converter.RawValue) (*ScheduledRunOutput, error) {
 	var in ScheduledRunInput
@@ -82,9 +82,9 @@ func ScheduledRun(ctx workflow.Context, raw converter.RawValue) (*ScheduledRunOu
 	return out, err
 }
 
-// scheduledChildOptions are [Names.RunOptions] for a child: it is the same run, however
-// it is started. A child cannot be told what to do about one that runs already;
-// it then fails to start, which is as well.
+// scheduledChildOptions are [Names.RunOptions] for a child: it is the same run, however it is
+// started. A child has no option for a run that is under way; it fails to start, which is
+// what we need.
 func (n Names) scheduledChildOptions(in RunInput) workflow.ChildWorkflowOptions {
 	o := n.RunOptions(in)
 	return workflow.ChildWorkflowOptions{
@@ -98,9 +98,8 @@ func (n Names) scheduledChildOptions(in RunInput) workflow.ChildWorkflowOptions 
 	}
 }
 
-// nominalPeriod works the month out in a local activity: to load a zone is to
-// read a file, and zones change. A worker that lacks the zone tries until it, or
-// another one, has it.
+// nominalPeriod finds the month in a local activity: a zone is read from a file, and zones
+// change. If a worker lacks the zone, the activity is tried until some worker has it.
 func nominalPeriod(ctx workflow.Context, nominal time.Time, zone string) (period billing.Period, err error) {
 	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
 		StartToCloseTimeout: ledgerTimeout,
@@ -119,7 +118,7 @@ func periodIn(_ context.Context, t time.Time, zone string) (billing.Period, erro
 	return billing.PeriodAt(t, loaded), nil
 }
 
-// Schedule says when in each month its run starts, and how it goes about it.
+// Schedule says when in each month its run starts, and with which settings.
 type Schedule struct {
 	Day      int // of the month, 1 to 28
 	Hour     int // 0 to 23, in the zone
@@ -151,9 +150,8 @@ func (s Schedule) Validate(now time.Time) error {
 	case s.Hour < 0 || s.Hour > maxScheduleHour:
 		return billing.Invalid("billing-hour", "must be 0 to 23")
 	}
-	// Temporal leaves out a time that the clock skips, in spring, and with it the
-	// month. One that comes twice, in autumn, does no harm: the second run finds
-	// nothing to charge.
+	// Temporal leaves out a time that the clock skips in spring, and so the month. A time
+	// that comes twice in autumn does no harm: the second run finds nothing to charge.
 	for month := range 12 * gapYears {
 		if t := s.nominal(now.In(s.Zone).Year(), now.In(s.Zone).Month()+time.Month(month)); t.Hour() != s.Hour {
 			return billing.Invalid("billing-hour", fmt.Sprintf("%02d:00 does not exist on %s in %s, where the clock is put forward: "+
@@ -239,10 +237,10 @@ func (s Schedule) action() *client.ScheduleWorkflowAction {
 	}
 }
 
-// Revise is the update of a schedule that exists already. It leaves alone whether
-// it is paused, and changes nothing where nothing is to be changed: an update
-// forgets times that have been missed and not caught up yet. It returns an error with
-// [billing.CodeOtherInstallation] for the schedule of another installation.
+// Revise is the update of a schedule that exists. A paused schedule stays paused. If the
+// schedule is as wanted, Revise makes no update: an update forgets the times that were missed
+// and not caught up yet. It returns an error with [billing.CodeOtherInstallation] for the
+// schedule of another installation.
 func (s Schedule) Revise(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 	if s.is(in.Description) {
 		return nil, temporal.ErrSkipScheduleUpdate
@@ -262,7 +260,7 @@ func (s Schedule) Revise(in client.ScheduleUpdateInput) (*client.ScheduleUpdate,
 func (s Schedule) isOurs(d client.ScheduleDescription) error {
 	in, err := parseAction(d.Schedule.Action)
 	if err != nil || in.Installation == "" || in.Installation == s.Installation {
-		return nil //nolint:nilerr // what cannot be read, a person has made: it is replaced
+		return nil //nolint:nilerr // a schedule that cannot be read was made by a person: it is replaced
 	}
 	return billing.Errorf(billing.CodeOtherInstallation, "the schedule bills the months of installation %q, and this is %q; "+
 		"give this one an INSTALLATION, or remove that schedule with drayman schedule remove", in.Installation, s.Installation)

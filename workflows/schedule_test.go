@@ -54,7 +54,7 @@ func scheduled(t *testing.T, nominal, timezone string) (started workflows.RunInp
 	return started, id, out, err
 }
 
-func TestScheduledRunBillsTheMonthOfItsNominalTime(t *testing.T) {
+func TestScheduledRun_BillsTheMonthOfItsNominalTime(t *testing.T) {
 	for _, c := range []struct{ nominal, timezone, month string }{
 		{"2026-03-01T00:30:00-03:00", "America/Sao_Paulo", "2026-03"},
 		{"2026-03-01T02:59:59Z", "America/Sao_Paulo", "2026-02"}, // the 1st in UTC, the 28th there
@@ -76,7 +76,7 @@ func TestScheduledRunBillsTheMonthOfItsNominalTime(t *testing.T) {
 	}
 }
 
-func TestScheduledRunWithoutASchedule(t *testing.T) {
+func TestScheduledRun_WithoutASchedule(t *testing.T) {
 	_, id, _, err := scheduled(t, "", "UTC")
 	var failure *temporal.ApplicationError
 	require.ErrorAs(t, err, &failure)
@@ -85,7 +85,7 @@ func TestScheduledRunWithoutASchedule(t *testing.T) {
 	require.Empty(t, id)
 }
 
-func TestScheduleValidate(t *testing.T) {
+func TestSchedule_Validate(t *testing.T) {
 	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		day, hour int
@@ -116,7 +116,7 @@ func TestScheduleValidate(t *testing.T) {
 	require.ErrorContains(t, slow.Validate(now), "orders_per_second")
 }
 
-func TestScheduleBackfill(t *testing.T) {
+func TestSchedule_Backfill(t *testing.T) {
 	s := workflows.Schedule{Day: 1, Hour: 0, Zone: zone(t, "Asia/Tokyo")}
 	now := time.Date(2026, 10, 31, 15, 0, 0, 0, time.UTC) // November begins in Tokyo
 	times, periods, err := s.Backfill(period(t, "2025-12"), period(t, "2026-02"), now)

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/testsuite"
 	sdk "go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -77,40 +76,4 @@ func TestSlowShop_MoreChargesThanPlaces(t *testing.T) {
 		require.Len(t, server.Calls(), n)
 		require.Len(t, server.Orders(), n)
 	})
-}
-
-// Given a call that Temporal has lost sight of while it is under way, and asks for
-// again in the same process: there is one call, and both hear its answer.
-func TestSlowShop_ACallUnderWayIsJoined(t *testing.T) {
-	t.Parallel()
-	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret", NewOrderPerCall: true})
-	server.SetFaults(shoptest.Fault{Delay: 500 * time.Millisecond})
-	shopClient, err := shop.New(shop.Config{URL: server.URL, APIKey: "key", APISecret: "secret", Timeout: 30 * time.Second})
-	require.NoError(t, err)
-	t.Cleanup(shopClient.Close)
-	db := modelstest.SQLite(t)
-	db.AddClub(t, 1, 1)
-	db.AddSubscription(t, "s", 1, "anna")
-	store := db.Open(t, inNovember)
-	claim, err := store.ClaimCharge(t.Context(), billing.ChargeRequest{SubscriptionID: "s", Period: november(t), RequestID: "r-1"}, billing.ChargeOwner, true)
-	require.NoError(t, err)
-	acts := activities.New(activities.Config{Store: store, Shop: shopClient, Policy: activities.Policy{Idempotent: true}, Zone: time.UTC, Log: slog.New(slog.DiscardHandler)})
-	answers := make(chan billing.Charge, 2)
-	for range 2 {
-		suite := testsuite.WorkflowTestSuite{}
-		suite.SetLogger(discard())
-		env := suite.NewTestActivityEnvironment()
-		env.RegisterActivity(acts)
-		go func() {
-			var placed billing.Charge // stays empty with an error
-			if out, err := env.ExecuteActivity(acts.PlaceOrder, activities.PlaceOrderInput{Charge: *claim.Charge, Installation: modelstest.Installation}); err == nil {
-				_ = out.Get(&placed)
-			}
-			answers <- placed
-		}()
-	}
-	first, second := <-answers, <-answers
-	require.Equal(t, billing.Charged, first.Status)
-	require.Equal(t, first, second)
-	require.Len(t, server.Calls(), 1)
 }

@@ -40,7 +40,7 @@ func (t Temporal) StartRecall(ctx context.Context, installation string) error {
 	return err
 }
 
-// list is one page of the executions that the query finds.
+// list returns one list page of the executions that the query finds.
 func (t Temporal) list(ctx context.Context, token []byte, query string, arguments ...any) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	return t.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace: t.Namespace, PageSize: executionsPage, NextPageToken: token, Query: fmt.Sprintf(query, arguments...),
@@ -192,7 +192,7 @@ func (t Temporal) Charge(ctx context.Context, installation string, e activities.
 
 // story is what the history of a ChargeSubscription tells.
 type story struct {
-	readable bool // else it was started by hand, and wrongly: the workflow cannot have read it either
+	readable bool // else a person has started it with a wrong input, which the workflow refuses
 	in       ChargeInput
 	claimed  activities.ClaimChargeOutput
 	placed   activities.PlaceOrderInput
@@ -202,7 +202,7 @@ type story struct {
 	through  int  // completed
 	broken   bool // a task was not completed by the worker that began it
 	ended    bool
-	outcome  *billing.Charge // with ended; nil if it came to none
+	outcome  *billing.Charge // with ended; nil if it made no charge
 }
 
 func (s *story) read(event *history.HistoryEvent) (err error) {
@@ -243,10 +243,10 @@ func (s *story) read(event *history.HistoryEvent) (err error) {
 	return err
 }
 
-// errBegins is about an execution of which the next moment tells whether it may ask.
-var errBegins = errors.New("a charge begins just now; its history tells in a moment how")
+// errBegins says that the history does not tell yet whether the execution may ask.
+var errBegins = errors.New("a charge begins just now; its history does not tell yet whether it asks the shop")
 
-// charge is the charge that the history tells of; nil if nothing can have been asked of the
+// charge is the charge that the history shows; nil if nothing can have been asked of the
 // shop. The workflow may have asked before its history says so: claim, order and settle are
 // local activities of its first task.
 func (s *story) charge() (*billing.Charge, error) {
