@@ -198,9 +198,9 @@ type story struct {
 	placed   activities.PlaceOrderInput
 	claims   map[int64]bool // activities that claim, by the event that has scheduled them
 	waits    bool           // for such an activity: the local claim has failed, and sent nothing
-	tasks    int  // begun
-	through  int  // completed
-	broken   bool // a task was not completed by the worker that began it
+	tasks    int            // begun
+	through  int            // completed
+	broken   bool           // a task was not completed by the worker that began it
 	ended    bool
 	outcome  *billing.Charge // with ended; nil if it made no charge
 }
