@@ -132,6 +132,11 @@ func TestRestore_OrdersAreUnderWay(t *testing.T) {
 			}
 			require.Equal(t, true, mustSend(t, http.MethodGet, api+"/installation", "").Body["may_charge"])
 			g.release()
+			// A person looks into the shop's book when no call is under way any longer.
+			require.Eventually(t, func() bool {
+				all := fmt.Sprint(s.ordered(1))
+				return strings.Contains(all, "own") && strings.Contains(all, derived(pages, 1))
+			}, time.Minute, 5*time.Millisecond)
 			s.seeThrough(t, api)
 			for range 2 {
 				if len(s.ordered(1)) < n || c.everyCallIs {
