@@ -102,7 +102,7 @@ func (c replaced) happens(t *testing.T, s *site, backup func(serve *process, api
 	}
 	s.moreSubscribers(t, firstRun+1, replacedSubs)
 	if c.backup == "within" {
-		c.startRun(t, api)
+		c.startRun(t, api, 1)
 		s.eventuallyAsked(t, firstRun+1)
 		setPace(t, api, 0.1) // until the callers have come
 	}
@@ -164,9 +164,9 @@ func (c replaced) faults() []shoptest.Fault {
 	)
 }
 
-func (c replaced) startRun(t *testing.T, api string) {
+func (c replaced) startRun(t *testing.T, api string, pace float64) {
 	t.Helper()
-	startRun(t, api, `{"page_size":3,"concurrency":4,"orders_per_second":6}`)
+	startRun(t, api, fmt.Sprintf(`{"page_size":3,"concurrency":4,"orders_per_second":%g}`, pace))
 }
 
 // callersCome are the charges of callers after the backup, under request ids that no run
@@ -186,7 +186,7 @@ func (c replaced) runGoesOn(t *testing.T, s *site, api string) {
 		return
 	}
 	if c.backup != "within" {
-		c.startRun(t, api)
+		c.startRun(t, api, 6)
 	}
 	setPace(t, api, 8)
 	s.eventuallyAsked(t, joined)
@@ -317,7 +317,7 @@ func (s *site) seeThrough(t *testing.T, api string) {
 // request id, and that there is none where there is none.
 func (s *site) settleByTheShopsBook(t *testing.T, api string) {
 	t.Helper()
-	if s.env[len(s.env)-2] != "SHOP_IDEMPOTENT=false" {
+	if s.variable(t, "SHOP_IDEMPOTENT") != "false" {
 		return
 	}
 	orders := map[string]shoptest.Order{}

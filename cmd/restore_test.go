@@ -177,7 +177,11 @@ func TestTheDatabaseIsRestoredToAMomentWithinARun(t *testing.T) {
 				require.Equal(t, http.StatusOK, mustSend(t, http.MethodPost, runURL(api)+"/resume", "").Code)
 			}
 			s.shop.SetFaults()
-			eventuallyRun(t, api, "finished")
+			s.seeThrough(t, api)
+			if len(s.ordered(1)) < n { // what a page had let go by the backup was in doubt, and is declined now
+				startRun(t, api, "")
+				s.seeThrough(t, api)
+			}
 			requireClosed(t, api)
 			s.requireOneOrderEach(t, n)
 			require.Equal(t, []string{"charged"}, s.db.Lines(t, "SELECT status FROM charge WHERE request_id = 'caller-after'"))

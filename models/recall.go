@@ -160,16 +160,21 @@ func doubtPending(tx *gorm.DB, doubt billing.RunDoubt, now time.Time) error {
 	}).Error
 }
 
-// putBackRun writes the row of a remembered run that the database lacks, or ends the one
-// that it shows as open.
+// putBackRun writes the row of a remembered run that the database lacks. If it has the row,
+// it ends the run that the row shows as open; and of one that Temporal has at work the row
+// gets the doubt, also if somebody has ended it there since.
 func putBackRun(tx *gorm.DB, run billing.Run, doubt billing.RunDoubt) error {
 	run.Doubt = doubt
 	row := rowOfRun(run)
 	written := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(row)
-	if written.Error != nil || written.RowsAffected == 1 || !run.Ended() {
+	if written.Error != nil || written.RowsAffected == 1 {
 		return written.Error
 	}
-	return tx.Model(&runRow{}).Where("execution_id = ? AND ended_at IS NULL", row.ExecutionID).
+	there := tx.Model(&runRow{}).Where("execution_id = ?", row.ExecutionID)
+	if !run.Ended() {
+		return there.Update("doubt", row.Doubt).Error
+	}
+	return there.Where("ended_at IS NULL").
 		Updates(map[string]any{"state": row.State, "reason": row.Reason, "ended_at": row.EndedAt, "doubt": row.Doubt}).Error
 }
 

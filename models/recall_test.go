@@ -144,8 +144,11 @@ func TestRecalled_Runs(t *testing.T) {
 					require.NoError(t, err)
 					return *run
 				}
-				finished := start(november, "finished")
-				_, err := b.ChangeRun(t.Context(), finished.ID, billing.RunChange{State: billing.RunFinished})
+				ended, err := b.ChangeRun(t.Context(), start(november, "finished").ID, billing.RunChange{State: billing.RunFinished})
+				require.NoError(t, err)
+				finished := *ended
+				atWork := start(october, "at work") // by Temporal; a person has cancelled it in the replaced database
+				_, err = b.ChangeRun(t.Context(), atWork.ID, billing.RunChange{State: billing.RunCancelled})
 				require.NoError(t, err)
 				open := start(november, "open")
 				cancelled := start(october, "cancelled")
@@ -156,11 +159,11 @@ func TestRecalled_Runs(t *testing.T) {
 				lostAndOver.ID, lostAndOver.Number, lostAndOver.ExecutionID = "2026-11/7", 7, "lost and over"
 				lostAndOver.State, lostAndOver.EndedAt = billing.RunFinished, new(day(1))
 
-				err = b.Recalled(t.Context(), b.installation(t).Incarnation, []billing.Run{finished, open, cancelled, lost, lostAndOver}, doubt)
+				err = b.Recalled(t.Context(), b.installation(t).Incarnation, []billing.Run{finished, open, cancelled, atWork, lost, lostAndOver}, doubt)
 				require.NoError(t, err)
 				state := map[billing.RunDoubt]string{billing.DoubtRepeat: "running", billing.DoubtConfirm: "paused"}[doubt]
 				require.Equal(t, []string{
-					"2026-09/4 " + state + " " + string(doubt), "2026-10/1 cancelled " + string(doubt),
+					"2026-09/4 " + state + " " + string(doubt), "2026-10/1 cancelled " + string(doubt), "2026-10/2 cancelled " + string(doubt),
 					"2026-11/1 finished ", "2026-11/2 " + state + " " + string(doubt), "2026-11/7 finished " + string(doubt),
 				}, b.Lines(t, "SELECT id || ' ' || state || ' ' || COALESCE(doubt, '') FROM billing_run ORDER BY id"))
 				again, err := b.RunByID(t.Context(), lost.ID)

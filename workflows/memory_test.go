@@ -32,6 +32,7 @@ type remembered struct {
 	cancelled bool // the subscription, by the backup
 	claimed   bool // by the backup, which knows no outcome
 	unheard   bool // no worker takes it up: its history has the input only
+	joined    bool // it waits for a page that has claimed the charge
 	charged   bool // else it fails, or is being retried
 	want      billing.ChargeStatus
 }
@@ -50,6 +51,7 @@ func TestRecall_PutsChargesBack(t *testing.T) {
 			"declined":          {fault: shoptest.Fault{Status: http.StatusPaymentRequired}, want: billing.Declined},
 			"retried":           {fault: busy, want: billing.Pending},
 			"retried-by-run":    {fault: busy, forRun: true, want: billing.Pending},
+			"joined":            {joined: true, want: billing.Pending},
 			"unheard":           {unheard: true, terminate: true},
 			"terminated":        {fault: busy, terminate: true, want: billing.Pending},
 			"waits":             {fault: later, want: billing.Pending},
@@ -60,6 +62,7 @@ func TestRecall_PutsChargesBack(t *testing.T) {
 			"claimed": {charged: true, claimed: true, want: billing.Charged},
 			"doubted": {fault: shoptest.Fault{Cut: shoptest.CutAfter}, want: billing.Unresolved},
 			"retried": {fault: busy, want: billing.Unresolved},
+			"joined":  {joined: true, want: billing.Unresolved},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,6 +123,11 @@ func subscribeAll(t *testing.T, cases map[string]remembered, live, backup models
 			backup.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, customer_id, sku_id, created_at)
 				VALUES ($1, $2, '2026-11', 'pending', 'a worker', $2, 1, $3)`, "r-"+id, id, modelstest.Long)
 		}
+		if c.joined {
+			live.Exec(t, `INSERT INTO charge (request_id, subscription_id, period, status, owner, claimed_until, customer_id, sku_id, created_at)
+				VALUES ($1, $2, '2026-11', 'pending', 'a page', $3, $2, 1, $4)`, string(billing.DerivedRequestID(november(t), id, 1)), id,
+				inNovember().Add(time.Hour), modelstest.Long)
+		}
 		if c.fault.Validate() == nil {
 			c.fault.CustomerIDs = []string{id}
 			faults = append(faults, c.fault)
@@ -138,6 +146,9 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 		in.RequestID, in.RunID = "", "2026-11/1"
 		request = billing.DerivedRequestID(november(t), id, 1)
 	}
+	if of.joined {
+		request = billing.DerivedRequestID(november(t), id, 1)
+	}
 	options := workflows.Names("").ChargeOptions(in)
 	if of.unheard {
 		options.TaskQueue = "nobody's"
@@ -151,7 +162,7 @@ func chargeAs(t *testing.T, c client.Client, server *shoptest.Server, id string,
 	require.Eventually(t, func() bool {
 		d, err := c.DescribeWorkflow(t.Context(), run.GetID(), run.GetRunID())
 		// Six events: it has ended, or waits for its second try, or has an activity for it.
-		return err == nil && (of.unheard || d.HistoryLength >= 6 &&
+		return err == nil && (of.unheard || of.joined && d.HistoryLength >= 6 || d.HistoryLength >= 6 &&
 			slices.ContainsFunc(server.Calls(), func(call shoptest.Call) bool { return call.RequestID == string(request) }))
 	}, time.Minute, 50*time.Millisecond)
 	if of.terminate {
@@ -186,6 +197,32 @@ func recaller(t *testing.T, db modelstest.Database, c client.Client, namespace s
 		require.NoError(t, run.Get(t.Context(), &out))
 		return out
 	}
+}
+
+// A charge that no database would claim has asked nothing of the shop: its own request id is
+// none that is to be repeated.
+func TestRecall_AChargeThatWaitsForItsClaim(t *testing.T) {
+	t.Parallel()
+	policy := activities.Policy{Idempotent: true, RetryFor: time.Hour, ShopTimeout: 5 * time.Second}
+	live, backup := modelstest.Postgres(t), modelstest.Postgres(t)
+	subscribeAll(t, map[string]remembered{"s": {}}, live, backup)
+	live.Exec(t, "UPDATE installation SET seat = 'elsewhere'")
+	server := shoptest.Start(t, shoptest.Options{APIKey: "key", APISecret: "secret"})
+	temporal, namespace := startWorkerIn(t, live, server, policy, io.Discard)
+	in := workflows.ChargeInput{ChargeRequest: billing.ChargeRequest{
+		SubscriptionID: "s", Period: november(t), RequestID: "own", Installation: modelstest.Installation,
+	}, ClubID: 1}
+	run, err := temporal.ExecuteWorkflow(t.Context(), workflows.Names("").ChargeOptions(in), workflows.ChargeSubscriptionName, in)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		d, err := temporal.DescribeWorkflowExecution(t.Context(), run.GetID(), run.GetRunID())
+		return err == nil && len(d.GetPendingActivities()) == 1
+	}, time.Minute, 50*time.Millisecond)
+
+	recaller(t, backup, temporal, namespace, policy, io.Discard)()
+
+	require.Empty(t, backup.Lines(t, "SELECT request_id FROM charge"))
+	require.Empty(t, server.Calls())
 }
 
 // Two installations share a namespace: each recalls what it has asked for itself.
