@@ -73,7 +73,7 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 	if err := c.rage(ctx); err != nil {
 		return nil, err
 	}
-	c.out.Printf("seed %d: left in peace after %s, %d kills", s.Seed, time.Since(begun).Round(time.Second), c.kills.Load())
+	c.out.Printf("seed %d: all faults have ended after %s, %d kills", s.Seed, time.Since(begun).Round(time.Second), c.kills.Load())
 	books, found, err := c.close(ctx)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func runCampaign(ctx context.Context, dir string, programs programs, s sizes, ou
 		if err := c.aftermath(ctx); err != nil {
 			return nil, err
 		}
-		c.out.Printf("seed %d: after the setback in peace %s", s.Seed, time.Since(begun).Round(time.Second))
+		c.out.Printf("seed %d: the final setback is over after %s", s.Seed, time.Since(begun).Round(time.Second))
 		var again findings
 		if books, again, err = c.close(ctx); err != nil {
 			return nil, err
@@ -116,12 +116,12 @@ func (c *campaign) close(ctx context.Context) (*books, findings, error) {
 	return books, append(unsettled, books.check()...), nil
 }
 
-// merged are the findings before the setback in peace, and those that are new after it.
+// merged are the findings before the final setback, and those that are new after it.
 func merged(before, after findings) findings {
 	all := slices.Clone(before)
 	for _, finding := range after {
 		if !slices.Contains(before, finding) {
-			all.add("after the setback in peace: %s", finding)
+			all.add("after the final setback: %s", finding)
 		}
 	}
 	return all
@@ -152,8 +152,8 @@ func (c *campaign) unkept() []string {
 	return f
 }
 
-// rage carries out the plan. Customers who are still asking at its end go on, in
-// peace.
+// rage carries out the plan. Customers who are still asking at its end go on after
+// all faults have ended.
 func (c *campaign) rage(whole context.Context) error {
 	ctx, over := context.WithTimeout(whole, c.plan.Sizes.Duration)
 	defer over()
@@ -202,7 +202,7 @@ func (c *campaign) disturb(ctx context.Context, begin time.Time, all *sync.WaitG
 			return k.At, func() { c.kill(ctx, k) }
 		}, all)
 	})
-	c.setBack(begin, all)
+	c.setBack(ctx, begin, all)
 	var number atomic.Int64
 	for name, link := range c.links { // one toxic at a time on each
 		all.Go(func() {

@@ -53,6 +53,7 @@ func (f *findings) add(format string, args ...any) { *f = append(*f, fmt.Sprintf
 // check holds the books against each other and returns every broken promise.
 func (b *books) check() []string {
 	var f findings
+	b.checkTwice(&f) // first of all findings
 	b.checkOrders(&f)
 	b.checkLedger(&f)
 	b.checkDue(&f)
@@ -90,17 +91,22 @@ func (b *books) monthOf(o shoptest.Order) string {
 	return b.months[0]
 }
 
-// checkOrders: no subscription has two orders for a month, whatever the database was
-// made to forget; each order has its charged row.
-func (b *books) checkOrders(f *findings) {
-	rows, seen := b.keyed(), map[string]shoptest.Order{}
-	for _, o := range b.orders { // first of all findings
+// checkTwice: no subscription has two orders for a month, whatever the database was
+// made to forget.
+func (b *books) checkTwice(f *findings) {
+	seen := map[string]shoptest.Order{}
+	for _, o := range b.orders {
 		key := b.payer(o) + " " + b.monthOf(o)
 		if first, twice := seen[key]; twice {
 			f.add("two orders for %s: %s at %s and %s at %s", key, first.RequestID, clock(first.CreatedAt), o.RequestID, clock(o.CreatedAt))
 		}
 		seen[key] = o
 	}
+}
+
+// checkOrders: each order has its charged row.
+func (b *books) checkOrders(f *findings) {
+	rows := b.keyed()
 	for _, o := range b.orders {
 		switch r, ok := rows[o.RequestID]; {
 		case !ok && b.orderMayBeForgotten(o):
@@ -232,19 +238,32 @@ func (b *books) checkChargeAnswer(f *findings, rows map[string]row, subscription
 	case a.Status == http.StatusOK:
 		b.checkCharged(f, rows, subscription, a)
 	case a.Status == http.StatusPaymentRequired:
-		if r := rows[problem.Charge.RequestID]; (r.Status != "declined" || r.Subscription != subscription) && !b.declineForgotten(a, r, subscription) {
-			f.add("%s was answered 402 for %q, whose row is %q", a.Path, problem.Charge.RequestID, r.Status)
-		}
+		b.checkDeclined(f, rows, subscription, problem.Charge.RequestID, a)
 	case a.Status == http.StatusConflict && problem.Code == "not_eligible":
-		if !b.subs[subscription].everNotEligible(a.Sent.Add(-clientPatience), a.Got) && !b.changeForgotten(subscription, a.Sent.Add(-clientPatience), a.Got) {
-			f.add("%s was refused as not eligible, and was eligible all the time: %s", subscription, a.Answer)
-		}
+		b.checkNotEligible(f, subscription, a)
 	case a.Status == http.StatusConflict && problem.Code == "charge_unresolved":
 	case a.Status == http.StatusServiceUnavailable && problem.Code == "database_replaced" && a.RetryAfter == 0:
 		f.add("%s was refused with database_replaced, and without Retry-After", a.Path)
 	case a.Status == http.StatusNotFound && b.subscriptionForgotten(subscription):
 	case a.Status != 0 && a.Status != http.StatusAccepted && a.Status != http.StatusServiceUnavailable:
 		f.add("%s was answered %d: %s%s", a.Path, a.Status, a.Answer, a.Error)
+	}
+}
+
+// checkDeclined: the charge that an answer 402 names is the subscription's, and the
+// ledger has it as declined.
+func (b *books) checkDeclined(f *findings, rows map[string]row, subscription, requestID string, a exchange) {
+	if r := rows[requestID]; (r.Status != "declined" || r.Subscription != subscription) && !b.declineForgotten(a, r, subscription) {
+		f.add("%s was answered 402 for %q, whose row is %q", a.Path, requestID, r.Status)
+	}
+}
+
+// checkNotEligible: a subscription that was refused as not eligible was not eligible at
+// some moment from clientPatience before the request to its answer.
+func (b *books) checkNotEligible(f *findings, subscription string, a exchange) {
+	begin := a.Sent.Add(-clientPatience)
+	if !b.subs[subscription].everNotEligible(begin, a.Got) && !b.changeForgotten(subscription, begin, a.Got) {
+		f.add("%s was refused as not eligible, and was eligible all the time: %s", subscription, a.Answer)
 	}
 }
 
@@ -263,14 +282,24 @@ func (b *books) checkCharged(f *findings, rows map[string]row, subscription stri
 	r, ok := rows[charge.RequestID]
 	switch {
 	case !ok && b.answerMayBeForgotten(a, subscription, charge.RequestID):
-	case !ok || r.Status != "charged" || r.Subscription != subscription || r.Period != charge.Period:
+	case !ok || !r.chargedFor(subscription, charge.Period):
 		f.add("%s was answered 200 with %s, which the ledger denies", a.Path, charge.RequestID)
 	case r.SettledAt == nil || r.SettledAt.After(a.Got) && !b.forgettable(a):
 		f.add("%s was answered 200 before the ledger had it", a.Path)
 	case r.Order == nil && !b.plan.Sizes.Idempotent && b.forgettable(a): // a person copies that there is one
-	case orderID(charge.Order) != "" && (r.Order == nil || orderID(charge.Order) != orderID([]byte(*r.Order))):
+	case orderID(charge.Order) != "" && !r.hasOrder(orderID(charge.Order)):
 		f.add("%s was answered with an order that the ledger does not have", a.Path)
 	}
+}
+
+// chargedFor says that the row has the subscription as charged for the month.
+func (r row) chargedFor(subscription, period string) bool {
+	return r.Status == "charged" && r.Subscription == subscription && r.Period == period
+}
+
+// hasOrder says that the row keeps the order of that number.
+func (r row) hasOrder(number string) bool {
+	return r.Order != nil && orderID([]byte(*r.Order)) == number
 }
 
 var statusPath = regexp.MustCompile(`^/subscription/([^/]+)/status/$`)

@@ -70,11 +70,14 @@ func TestSoundBooksHaveNoFindings(t *testing.T) {
 	require.Empty(t, sound().check())
 }
 
-// spoilt are ways in which books can be wrong, and what is said of them.
-var spoilt = map[string]struct {
-	spoil func(*books)
-	found string
-}{
+// falsification is a way in which books can be wrong, and what is said of it.
+type falsification struct {
+	falsify func(*books)
+	found   string
+}
+
+// falsified are the faults that books without a setback can have.
+var falsified = map[string]falsification{
 	"an order twice under two request ids": {func(b *books) {
 		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "front-s-1-9", CustomerID: "c-1", CreatedAt: at(8)})
 	}, "two orders for c-1 2026-11"},
@@ -173,11 +176,11 @@ var spoilt = map[string]struct {
 
 // Each way in which the books can be wrong is found, and said.
 func TestEachFaultInTheBooksIsFound(t *testing.T) {
-	for name, c := range spoilt {
+	for name, c := range falsified {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := sound()
-			c.spoil(b)
+			c.falsify(b)
 			require.Contains(t, strings.Join(b.check(), "\n"), c.found)
 		})
 	}
@@ -315,100 +318,99 @@ func refused(second int, subscription string, status int, code string) exchange 
 	}
 }
 
-// What a setback does not excuse.
+// falsifiedAfterASetback are the faults that a setback does not excuse.
+var falsifiedAfterASetback = map[string]falsification{
+	"a caller's second order for what a page had ordered": {func(b *books) {
+		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "late-s-1", CustomerID: "c-1", CreatedAt: at(43)})
+		b.ledger[0].RequestID, b.ledger[0].Run, b.ledger[0].Order = "late-s-1", nil, text(`{"order_id":"C"}`)
+		b.ledger[0].CreatedAt = at(42)
+	}, "two orders for c-1 2026-11: 2026-11-s-1 at 12:00:06.000 and late-s-1 at 12:00:43.000"},
+	"a page's second order for what a caller had ordered": {func(b *books) {
+		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-2", CustomerID: "c-2", CreatedAt: at(45)})
+	}, "two orders for c-2 2026-11: front-s-2-1"},
+	"a page's second attempt, and its first again": {func(b *books) {
+		b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1-2", CustomerID: "c-1", CreatedAt: at(45)})
+	}, "two orders for c-1 2026-11"},
+	"two orders of one who joined": {func(b *books) {
+		b.orders = append(b.orders,
+			shoptest.Order{OrderID: "N", RequestID: "front-new-1", CustomerID: "new-1", CreatedAt: at(12)},
+			shoptest.Order{OrderID: "M", RequestID: "2026-11-s-9", CustomerID: "new-1", CreatedAt: at(45)})
+		b.answers = append(b.answers, joined(10), charged(11, "s-9", "front-new-1", "N"))
+	}, "two orders for new-1 s-9 2026-11"},
+	"two orders under one request id": {func(b *books) { b.orders = append(b.orders, b.orders[0]) }, "two orders for c-1"},
+	"a caller's order that nobody remembers": {func(b *books) {
+		b.ledger = b.ledger[:1]
+	}, "no row for order front-s-2-1"},
+	"a caller's order that nobody remembers, though they have left": {func(b *books) {
+		b.ledger = b.ledger[:1]
+		s := b.subs["s-2"]
+		s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
+		b.subs["s-2"] = s
+	}, "no row for order front-s-2-1"},
+	"a 200 that nobody remembers": {func(b *books) { b.ledger = b.ledger[:1] }, "which the ledger denies"},
+	"a page's order that no run asks for again": {func(b *books) {
+		b.ledger = b.ledger[1:]
+	}, "no row for order 2026-11-s-1"},
+	"an order that the person did not copy": {func(b *books) {
+		b.plan.Sizes.Idempotent = false
+		b.ledger = b.ledger[1:]
+		s := b.subs["s-1"]
+		s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
+		b.subs["s-1"] = s
+	}, "no row for order 2026-11-s-1"},
+	"one who was left out": {func(b *books) {
+		b.ledger, b.orders = b.ledger[1:], b.orders[1:]
+	}, "s-1 is due, the shop takes its orders"},
+	"a second claim where the shop books every call": {func(b *books) {
+		b.plan.Sizes.Idempotent = false
+	}, "is older than its claim"},
+	"an order of after the setback before its claim": {func(b *books) {
+		b.orders[0].CreatedAt = at(50)
+		b.ledger[0].CreatedAt = at(51)
+	}, "is older than its claim"},
+	"an answer of before the backup": {func(b *books) {
+		b.answers[0].Sent, b.answers[0].Got = at(1), at(3)
+	}, "before the ledger had it"},
+	"an answer of after the setback": {func(b *books) {
+		b.answers[0].Sent, b.answers[0].Got = at(43), at(44)
+	}, "before the ledger had it"},
+	"a cancel of before the backup": {func(b *books) {
+		b.answers[1].Sent, b.answers[1].Got = at(2), at(3)
+	}, "is not in the history"},
+	"a cancel of after the setback": {func(b *books) {
+		b.answers[1].Sent, b.answers[1].Got = at(43), at(44)
+	}, "is not in the history"},
+	"an order long after a cancel that holds": {func(b *books) {
+		b.answers[1].Sent, b.answers[1].Got = at(43), at(43)
+		b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})}
+		b.orders[0].CreatedAt = at(42).Add(landing + time.Second)
+	}, "was answered at 12:00:43"},
+	"a claim of one who had left, and whose cancel is kept": {func(b *books) {
+		b.answers[1].Sent, b.answers[1].Got = at(43), at(43)
+		b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})}
+	}, "when its subscription was not eligible"},
+	"a decline of after the setback": {func(b *books) {
+		a := refused(50, "s-1", 402, "")
+		a.Answer = json.RawMessage(`{"charge":{"request_id":"2026-11-s-1"}}`)
+		b.answers = append(b.answers, a)
+	}, `answered 402 for "2026-11-s-1"`},
+	"a subscription of before the backup": {func(b *books) { b.answers = append(b.answers, joined(1)) }, "answered 201 is gone"},
+	"a subscription of after the setback": {func(b *books) { b.answers = append(b.answers, joined(43)) }, "answered 201 is gone"},
+	"a subscription that is not found, of old": {func(b *books) {
+		b.answers = append(b.answers, refused(43, "s-1", 404, "subscription_not_found"))
+	}, "was answered 404"},
+	"a refusal that does not say when to ask again": {func(b *books) {
+		b.answers = append(b.answers, refused(43, "s-1", 503, "database_replaced"))
+	}, "without Retry-After"},
+	"a 500": {func(b *books) { b.answers = append(b.answers, refused(42, "s-1", 500, "internal_error")) }, "answered 500"},
+}
+
 func TestEachFaultAfterASetbackIsFound(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		spoil func(*books)
-		found string
-	}{
-		"a caller's second order for what a page had ordered": {func(b *books) {
-			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "late-s-1", CustomerID: "c-1", CreatedAt: at(43)})
-			b.ledger[0].RequestID, b.ledger[0].Run, b.ledger[0].Order = "late-s-1", nil, text(`{"order_id":"C"}`)
-			b.ledger[0].CreatedAt = at(42)
-		}, "two orders for c-1 2026-11: 2026-11-s-1 at 12:00:06.000 and late-s-1 at 12:00:43.000"},
-		"a page's second order for what a caller had ordered": {func(b *books) {
-			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-2", CustomerID: "c-2", CreatedAt: at(45)})
-		}, "two orders for c-2 2026-11: front-s-2-1"},
-		"a page's second attempt, and its first again": {func(b *books) {
-			b.orders = append(b.orders, shoptest.Order{OrderID: "C", RequestID: "2026-11-s-1-2", CustomerID: "c-1", CreatedAt: at(45)})
-		}, "two orders for c-1 2026-11"},
-		"two orders of one who joined": {func(b *books) {
-			b.orders = append(b.orders,
-				shoptest.Order{OrderID: "N", RequestID: "front-new-1", CustomerID: "new-1", CreatedAt: at(12)},
-				shoptest.Order{OrderID: "M", RequestID: "2026-11-s-9", CustomerID: "new-1", CreatedAt: at(45)})
-			b.answers = append(b.answers, joined(10), charged(11, "s-9", "front-new-1", "N"))
-		}, "two orders for new-1 s-9 2026-11"},
-		"two orders under one request id": {func(b *books) { b.orders = append(b.orders, b.orders[0]) }, "two orders for c-1"},
-		"a caller's order that nobody remembers": {func(b *books) {
-			b.ledger = b.ledger[:1]
-		}, "no row for order front-s-2-1"},
-		"a caller's order that nobody remembers, though they have left": {func(b *books) {
-			b.ledger = b.ledger[:1]
-			s := b.subs["s-2"]
-			s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
-			b.subs["s-2"] = s
-		}, "no row for order front-s-2-1"},
-		"a 200 that nobody remembers": {func(b *books) { b.ledger = b.ledger[:1] }, "which the ledger denies"},
-		"a page's order that no run asks for again": {func(b *books) {
-			b.ledger = b.ledger[1:]
-		}, "no row for order 2026-11-s-1"},
-		"an order that the person did not copy": {func(b *books) {
-			b.plan.Sizes.Idempotent = false
-			b.ledger = b.ledger[1:]
-			s := b.subs["s-1"]
-			s.History = append(s.History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})
-			b.subs["s-1"] = s
-		}, "no row for order 2026-11-s-1"},
-		"one who was left out": {func(b *books) {
-			b.ledger, b.orders = b.ledger[1:], b.orders[1:]
-		}, "s-1 is due, the shop takes its orders"},
-		"a second claim where the shop books every call": {func(b *books) {
-			b.plan.Sizes.Idempotent = false
-		}, "is older than its claim"},
-		"an order of after the setback before its claim": {func(b *books) {
-			b.orders[0].CreatedAt = at(50)
-			b.ledger[0].CreatedAt = at(51)
-		}, "is older than its claim"},
-		"an answer of before the backup": {func(b *books) {
-			b.answers[0].Sent, b.answers[0].Got = at(1), at(3)
-		}, "before the ledger had it"},
-		"an answer of after the setback": {func(b *books) {
-			b.answers[0].Sent, b.answers[0].Got = at(43), at(44)
-		}, "before the ledger had it"},
-		"a cancel of before the backup": {func(b *books) {
-			b.answers[1].Sent, b.answers[1].Got = at(2), at(3)
-		}, "is not in the history"},
-		"a cancel of after the setback": {func(b *books) {
-			b.answers[1].Sent, b.answers[1].Got = at(43), at(44)
-		}, "is not in the history"},
-		"an order long after a cancel that holds": {func(b *books) {
-			b.answers[1].Sent, b.answers[1].Got = at(43), at(43)
-			b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})}
-			b.orders[0].CreatedAt = at(42).Add(landing + time.Second)
-		}, "was answered at 12:00:43"},
-		"a claim of one who had left, and whose cancel is kept": {func(b *books) {
-			b.answers[1].Sent, b.answers[1].Got = at(43), at(43)
-			b.subs["s-1"] = subscription{ID: "s-1", Customer: "c-1", Club: 1, History: append(b.subs["s-2"].History[:1:1], statusRow{Status: statusCancelled, Effect: at(43), Created: at(43)})}
-		}, "when its subscription was not eligible"},
-		"a decline of after the setback": {func(b *books) {
-			a := refused(50, "s-1", 402, "")
-			a.Answer = json.RawMessage(`{"charge":{"request_id":"2026-11-s-1"}}`)
-			b.answers = append(b.answers, a)
-		}, `answered 402 for "2026-11-s-1"`},
-		"a subscription of before the backup": {func(b *books) { b.answers = append(b.answers, joined(1)) }, "answered 201 is gone"},
-		"a subscription of after the setback": {func(b *books) { b.answers = append(b.answers, joined(43)) }, "answered 201 is gone"},
-		"a subscription that is not found, of old": {func(b *books) {
-			b.answers = append(b.answers, refused(43, "s-1", 404, "subscription_not_found"))
-		}, "was answered 404"},
-		"a refusal that does not say when to ask again": {func(b *books) {
-			b.answers = append(b.answers, refused(43, "s-1", 503, "database_replaced"))
-		}, "without Retry-After"},
-		"a 500": {func(b *books) { b.answers = append(b.answers, refused(42, "s-1", 500, "internal_error")) }, "answered 500"},
-	} {
+	for name, c := range falsifiedAfterASetback {
 		t.Run(name, func(t *testing.T) {
 			b := setBackBooks()
-			c.spoil(b)
+			c.falsify(b)
 			require.Contains(t, strings.Join(b.check(), "\n"), c.found)
 		})
 	}

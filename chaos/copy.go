@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"drayman/shop/shoptest"
 )
 
 // Where the shop books every call, a ledger that has forgotten orders needs a person:
@@ -83,18 +85,12 @@ const copyByHand = `INSERT INTO charge (request_id, subscription_id, period, sta
 // there. An unresolved charge that stands in an order's way is settled first, if the
 // shop has no order of it.
 func (c *campaign) copyOrders(ctx context.Context, b *books) error {
-	rows, booked, standing := b.keyed(), bookedIDs(b.orders), map[string]row{}
-	for _, r := range b.ledger {
-		if r.stands() {
-			standing[r.Subscription+" "+r.Period] = r
-		}
-	}
+	rows, booked, standing := b.keyed(), bookedIDs(b.orders), b.standing()
 	var batch pgx.Batch
 	underWay := 0
 	for _, o := range b.orders {
-		r, known := rows[o.RequestID]
 		id := b.subscriptionOf(o)
-		if _, there := b.subs[id]; !there || !b.inLapse(o) || known && r.Status != "pending" && r.Status != "unresolved" {
+		if !b.needsCopy(o, id, rows) {
 			continue
 		}
 		other, stands := standing[id+" "+b.monthOf(o)]
@@ -119,4 +115,26 @@ func (c *campaign) copyOrders(ctx context.Context, b *books) error {
 		return fmt.Errorf("%d charges are under way for what the shop has orders of", underWay)
 	}
 	return nil
+}
+
+// standing are the rows that stand, by subscription and month.
+func (b *books) standing() map[string]row {
+	standing := map[string]row{}
+	for _, r := range b.ledger {
+		if r.stands() {
+			standing[r.Subscription+" "+r.Period] = r
+		}
+	}
+	return standing
+}
+
+// needsCopy says that a setback may have made the ledger forget the order, and that the
+// ledger does not know its outcome: it has no row of it, or an open one. An order of a
+// subscription that is forgotten as well cannot be copied.
+func (b *books) needsCopy(o shoptest.Order, subscription string, rows map[string]row) bool {
+	if _, there := b.subs[subscription]; !there || !b.inLapse(o) {
+		return false
+	}
+	r, known := rows[o.RequestID]
+	return !known || r.Status == "pending" || r.Status == "unresolved"
 }

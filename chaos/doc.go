@@ -21,11 +21,12 @@
 // every call, a person who resumes a run first copies into the ledger what it has
 // forgotten of the shop's book.
 //
-// Then everything is left in peace: the runs are started once more, and what is
+// After all faults have ended, the runs are started once more, and what is
 // unresolved with a shop that is not idempotent is settled by a person, who looks
 // into the shop's book. Now [check] reads the books. It knows nothing of how
 // Drayman works but what docs/ promise. When all months are closed, the database is put
-// back once more, callers ask, and everything is settled and checked again.
+// back once more (the final setback), callers ask, and everything is settled and
+// checked again.
 //
 // # Terms
 //

@@ -115,7 +115,7 @@ func (n *node) once(ctx context.Context) error {
 	return err
 }
 
-// kill sends SIGKILL, and keeps the node down for so long. It waits a moment for
+// kill sends SIGKILL, and keeps the node down for the given time. It waits a moment for
 // one that is down already, and reports whether it has killed anything.
 func (n *node) kill(ctx context.Context, down time.Duration) bool {
 	for range 30 {

@@ -16,7 +16,7 @@ import (
 // where the answer says so.
 const askAgain = 1500 * time.Millisecond
 
-// operatorsPatience is how long an operator repeats a wish.
+// operatorsPatience is how long an operator repeats a request.
 const operatorsPatience = 30 * time.Second
 
 // askUntil asks until an answer is final or the context ends, and reports which.

@@ -9,16 +9,16 @@ import (
 
 // sizes are how large a campaign is. With a seed they make its plan.
 type sizes struct {
-	Seed          uint64        `json:"seed"`
-	Idempotent    bool          `json:"shop_idempotent"`
-	Subscriptions int           `json:"subscriptions"`
-	Months        int           `json:"months"` // billing runs of so many months at once
-	Kills         int           `json:"kills"`
-	Duration      time.Duration `json:"duration"` // until all is left in peace
-	Restores      int           `json:"restores"`
-	Failovers     int           `json:"failovers"`
-	SetbacksOnly  bool          `json:"setbacks_only"`
-	CardsStay     bool          `json:"cards_stay"` // no card is mended at half-time
+	Seed              uint64        `json:"seed"`
+	Idempotent        bool          `json:"shop_idempotent"`
+	Subscriptions     int           `json:"subscriptions"`
+	Months            int           `json:"months"` // number of months with a billing run: the current one and those before it
+	Kills             int           `json:"kills"`
+	Duration          time.Duration `json:"duration"` // from the beginning until all faults end
+	Restores          int           `json:"restores"`
+	Failovers         int           `json:"failovers"`
+	SetbacksOnly      bool          `json:"setbacks_only"`
+	PermanentDeclines bool          `json:"permanent_declines"` // no card is fixed at half-time
 }
 
 // plan is what will be done. Times count from the beginning.
@@ -51,7 +51,7 @@ type subscriber struct {
 	Customer string `json:"customer"` // has this subscription only
 	Kind     string `json:"kind"`
 	// Declined says whether the shop declines the customer: until half-time, when
-	// the card is mended, or to the end.
+	// the card is fixed, or to the end.
 	Declined string `json:"declined,omitempty"`
 }
 
@@ -217,7 +217,7 @@ func (d drawing) subscribers() []subscriber {
 			declined = declinedAlways
 		case x < 0.03:
 			declined = declinedAtFirst
-			if d.CardsStay {
+			if d.PermanentDeclines {
 				declined = declinedAlways
 			}
 		}

@@ -29,8 +29,9 @@ type lapse struct {
 }
 
 // setBack carries out the setbacks of the plan, and makes the backup for its aftermath.
-func (c *campaign) setBack(begin time.Time, all *sync.WaitGroup) {
-	ctx := context.Background()
+// They do not end with the context: half of a setback would leave no database.
+func (c *campaign) setBack(ctx context.Context, begin time.Time, all *sync.WaitGroup) {
+	ctx = context.WithoutCancel(ctx)
 	for i, s := range c.plan.Setbacks {
 		all.Go(func() {
 			if err := c.setback(ctx, begin, i+1, s); err != nil {
@@ -43,7 +44,7 @@ func (c *campaign) setBack(begin time.Time, all *sync.WaitGroup) {
 			wait(ctx, time.Until(begin.Add(a.Backup)))
 			var err error
 			if c.spare, err = c.backUp(ctx, 0, a.Kind); err != nil {
-				c.fail(fmt.Errorf("the backup for the setback in peace: %w", err))
+				c.fail(fmt.Errorf("the backup for the final setback: %w", err))
 				c.spare = nil
 			}
 		})
@@ -116,7 +117,7 @@ func (c *campaign) putBack(ctx context.Context, b *backup, s setback) error {
 	return c.adopt(ctx, fmt.Sprintf("restored from backup %d", b.number))
 }
 
-// exchange returns when the old database could surely write no longer.
+// exchange returns the time from which the old database could certainly write no longer.
 func (c *campaign) exchange(ctx context.Context, b *backup, s setback) (time.Time, error) {
 	if b.kind == setbackDump {
 		return c.restoreDump(ctx, b)
