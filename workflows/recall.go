@@ -2,10 +2,12 @@ package workflows
 
 import (
 	"context"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"drayman/activities"
@@ -26,8 +28,10 @@ func Recall(ctx workflow.Context, raw converter.RawValue) (*activities.RecallOut
 	if err := checkID(ctx, namesOf(ctx).RecallID()); err != nil {
 		return nil, refusal(err)
 	}
+	ctx = pageOptions(ctx, "put back what the ledger has forgotten")
+	ctx = workflow.WithRetryPolicy(ctx, temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 1}) // nobody is charged meanwhile
 	var out activities.RecallOutput
-	err := workflow.ExecuteActivity(pageOptions(ctx, "put back what the ledger has forgotten"), acts.Recall, in).Get(ctx, &out)
+	err := workflow.ExecuteActivity(ctx, acts.Recall, in).Get(ctx, &out)
 	return &out, err
 }
 
