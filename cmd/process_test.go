@@ -181,10 +181,16 @@ func (s *site) worker(t *testing.T, extra ...string) *process {
 // adopt says that the database which stands there now may charge.
 func (s *site) adopt(t *testing.T, args ...string) string {
 	t.Helper()
-	p := start(t, binary(t, "TEST_DRAYMAN"), s.env, append([]string{"adopt", "--note", "restored by a test", "--by", "Ana"}, args...)...)
+	p := s.adopting(t, args...)
 	<-p.exited
 	require.Zero(t, p.cmd.ProcessState.ExitCode(), p.text())
 	return p.text()
+}
+
+// adopting does not wait for that.
+func (s *site) adopting(t *testing.T, args ...string) *process {
+	t.Helper()
+	return start(t, binary(t, "TEST_DRAYMAN"), s.env, append([]string{"adopt", "--note", "restored by a test", "--by", "Ana"}, args...)...)
 }
 
 type answer struct {

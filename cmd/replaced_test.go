@@ -79,7 +79,7 @@ func TestRestore_NobodyIsChargedBeforeTheRecall(t *testing.T) {
 					_, api = s.api(t, "serve")
 					return func() {
 						putBack()
-						go s.adopt(t)
+						s.adopting(t)
 					}, api
 				})
 			})
@@ -260,7 +260,7 @@ func (s *site) askAtOnce(t *testing.T, api string) {
 	for _, number := range numbers(firstRun-1, replacedSubs-3) {
 		for _, caller := range []string{"one", "another"} {
 			all.Go(func() {
-				for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(50 * time.Millisecond) {
+				for begun := time.Now(); time.Since(begun) < time.Minute; <-time.After(50 * time.Millisecond) {
 					a, err := send(http.MethodPost, chargeURL(api, number, fmt.Sprint("late-", number, "-", caller)), "")
 					what := fmt.Sprint(a.Code, " ", a.Body["code"])
 					final := false

@@ -188,6 +188,20 @@ func withoutList(t *testing.T, address string, down *atomic.Bool) string {
 	return listener.Addr().String()
 }
 
+// callsAreThrough waits until the shop has heard nothing for a second, and returns how many
+// calls there were.
+func (s *site) callsAreThrough(t *testing.T) int {
+	t.Helper()
+	calls, since := -1, time.Now()
+	require.Eventually(t, func() bool {
+		if n := len(s.shop.Calls()); n != calls {
+			calls, since = n, time.Now()
+		}
+		return time.Since(since) > time.Second
+	}, time.Minute, 10*time.Millisecond)
+	return calls
+}
+
 // Temporal's list is away when the database is replaced: nobody knows what was ordered, so
 // nobody is charged, and callers are told to come again. All else works: also an operator
 // may end the run. When the list is back all goes on.
@@ -214,12 +228,7 @@ func TestRestore_WithoutTemporalsList(t *testing.T) {
 			down.Store(true)
 			restore()
 			s.adopt(t)
-			require.Eventually(t, func() bool { // until calls under way are through
-				before := len(s.shop.Calls())
-				time.Sleep(time.Second)
-				return len(s.shop.Calls()) == before
-			}, time.Minute, time.Millisecond)
-			calls := len(s.shop.Calls())
+			calls := s.callsAreThrough(t)
 			for _, number := range []int{2, n} {
 				a := mustSend(t, http.MethodPost, chargeURL(api, number, fmt.Sprint("late-", number)), "")
 				require.Equal(t, http.StatusServiceUnavailable, a.Code, a.Body)

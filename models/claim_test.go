@@ -300,7 +300,7 @@ func TestPermitSending_Once(t *testing.T) {
 		require.False(t, taken.Unsent)
 		require.Equal(t, stands.SentAt.Add(time.Microsecond), taken.Charge.SentAt, "the first time stays, nearly")
 		require.NoError(t, b.NotOrdered(t.Context(), "r", stands.SentAt))
-		given, sentAt = permit("r", none)
+		given, _ = permit("r", none)
 		require.False(t, given)
 	})
 }

@@ -215,8 +215,8 @@ func TestRecall_AChargeThatWaitsForItsClaim(t *testing.T) {
 	run, err := temporal.ExecuteWorkflow(t.Context(), workflows.Names("").ChargeOptions(in), workflows.ChargeSubscriptionName, in)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		d, err := temporal.DescribeWorkflowExecution(t.Context(), run.GetID(), run.GetRunID())
-		return err == nil && len(d.GetPendingActivities()) == 1
+		d, err := temporal.DescribeWorkflow(t.Context(), run.GetID(), run.GetRunID())
+		return err == nil && len(d.RawResponse.GetPendingActivities()) == 1
 	}, time.Minute, 50*time.Millisecond)
 
 	recaller(t, backup, temporal, namespace, policy, io.Discard)()

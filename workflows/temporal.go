@@ -156,15 +156,23 @@ func (t Temporal) run(ctx context.Context, installation string, e *common.Workfl
 			var ended billing.Progress
 			err := data.FromPayloads(attributes.WorkflowExecutionCompletedEventAttributes.GetResult(), &ended)
 			return &ended.Run, err
-		case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes, *history.HistoryEvent_WorkflowExecutionTerminatedEventAttributes,
-			*history.HistoryEvent_WorkflowExecutionTimedOutEventAttributes, *history.HistoryEvent_WorkflowExecutionCanceledEventAttributes:
-			if run != nil {
-				at := event.GetEventTime().AsTime()
-				run.State, run.EndedAt = billing.RunAbandoned, &at
-			}
+		default:
+			abandon(run, event)
 		}
 	}
 	return run, nil
+}
+
+// abandon ends the run if the event ends its execution without completing it.
+func abandon(run *billing.Run, event *history.HistoryEvent) {
+	switch event.GetAttributes().(type) {
+	case *history.HistoryEvent_WorkflowExecutionFailedEventAttributes, *history.HistoryEvent_WorkflowExecutionTerminatedEventAttributes,
+		*history.HistoryEvent_WorkflowExecutionTimedOutEventAttributes, *history.HistoryEvent_WorkflowExecutionCanceledEventAttributes:
+		if run != nil {
+			at := event.GetEventTime().AsTime()
+			run.State, run.EndedAt = billing.RunAbandoned, &at
+		}
+	}
 }
 
 // Charge implements [activities.Temporal].
