@@ -226,8 +226,14 @@ func (s *Store) insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) erro
 	}
 	id := by.req.RequestID
 	if id == "" || doubt == billing.DoubtRepeat && by.req.Remembered == "" {
-		if id, err = nextDerivedID(tx, by.req.Period, by.req.SubscriptionID); err != nil {
+		derived, err := nextDerivedID(tx, by.req.Period, by.req.SubscriptionID)
+		if err != nil {
 			return err
+		}
+		// Once the ledger has the first attempt of a run, a page's order is not missing: pages
+		// make first attempts only.
+		if id == "" || derived == billing.DerivedRequestID(by.req.Period, by.req.SubscriptionID, 1) {
+			id = derived
 		}
 	}
 	claim.Charge = &billing.Charge{

@@ -178,13 +178,6 @@ func remembered(ctx context.Context, c client.Client, workflowID, newest, instal
 	return "", nil
 }
 
-// InstallationOf returns which installation has asked for the newest execution of the
-// workflow; "" if its input does not say.
-func InstallationOf(ctx context.Context, c client.Client, workflowID string) (string, error) {
-	in, err := inputOf(ctx, c, workflowID, "")
-	return in.Installation, err
-}
-
 // inputOf reads the input of a workflow that has an installation from its history. It is the
 // zero value if a person has started the workflow with something else.
 func inputOf(ctx context.Context, c client.Client, workflowID, runID string) (in ChargeInput, err error) {
