@@ -179,14 +179,19 @@ func (p *page) claim(limit int) billing.PageClaim {
 	}
 }
 
-// release lets go of the claims of an earlier try that this one does not place, because the
-// page has stopped. Others need not wait for it.
+// release no longer holds the claims of an earlier try that this one does not place, because
+// the page has stopped. They stay its own for when it goes on; others may take them over. Of
+// a run that was cancelled, what was not sent is withdrawn.
 func (p *page) release(ctx context.Context) error {
 	claims := make([]billing.PlacedCharge, 0, len(p.own))
 	for _, c := range p.own {
 		claims = append(claims, *p.notPlaced(c))
 	}
-	return p.settle(ctx, claims)
+	if err := p.settle(ctx, claims); err != nil || p.out.Stop != StopRun {
+		return err
+	}
+	_, err := within(ctx, done(func(ctx context.Context) error { return p.store.WithdrawCancelled(ctx, p.in.RunID) }))
+	return err
 }
 
 // notPlaced is a claim of an earlier try as the page leaves it: free to be taken over, or in
@@ -333,7 +338,7 @@ func (p *page) place(ctx context.Context, charges []billing.Charge, first time.T
 }
 
 // order places an order that was claimed just now. If the page stops, it returns the claim
-// as it is, certainly not sent, to be let go.
+// as it is, certainly not sent: it stays the page's, held no longer.
 func (p *page) order(ctx context.Context, charge billing.Charge) *billing.PlacedCharge {
 	if ctx.Err() != nil || p.stopped() || time.Now().After(p.sendUntil) {
 		return &billing.PlacedCharge{Charge: charge, NotOrdered: true}

@@ -39,10 +39,11 @@ const (
 
 // WatchRun returns when the run's row is in another state than the given one, or the
 // database was replaced. While the run is running it sweeps: it starts a ChargeSubscription
-// for each open charge of the month that nobody holds, as the rows appear.
+// for each charge of the month that was let go, as the rows appear.
 //
-// The first sweep takes up what earlier runs and requests have left. A second start of one
-// charge joins the first.
+// The first sweep, and one every ten minutes, also takes up what earlier runs and requests
+// have left and what workflows have claimed, which may have been ended from outside; but not
+// what the run's own pages go on with. A second start of one charge joins the first.
 func (a *Activities) WatchRun(ctx context.Context, in WatchRunInput) (*WatchRunOutput, error) {
 	ctx, stop := keepBeating(ctx, nothing)
 	defer stop()

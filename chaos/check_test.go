@@ -270,6 +270,11 @@ func TestWhatWasForgottenIsExcused(t *testing.T) {
 			b.orders = append(b.orders, shoptest.Order{OrderID: "N", RequestID: "front-new-1", CustomerID: "new-1", CreatedAt: at(12)})
 			b.answers = append(b.answers, joined(10), charged(11, "s-9", "front-new-1", "N"), refused(50, "s-9", 404, "subscription_not_found"))
 		},
+		"a subscription that a 409 has named, its 201 was cut": func(b *books) {
+			named := joined(10)
+			named.Status, named.Answer = 409, json.RawMessage(`{"code":"already_subscribed","subscription_id":"s-9"}`)
+			b.answers = append(b.answers, named, refused(50, "s-9", 404, "subscription_not_found"))
+		},
 		"a decline, and the request id is charged since": func(b *books) {
 			b.answers = append(b.answers, exchange{
 				Sent: at(10), Got: at(11), Method: "POST", Path: "/subscription/s-1/charge/front-s-1-1", Status: 402,

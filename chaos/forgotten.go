@@ -95,12 +95,12 @@ func (b *books) declineForgotten(a exchange, r row, subscription string) bool {
 	return b.forgettable(a) && (r.RequestID == "" || r.Status == "charged" && r.Subscription == subscription)
 }
 
-// subscriptionForgotten says that a subscription which was answered 201 is gone, and
-// may be.
+// subscriptionForgotten says that a subscription which was answered 201, or named by a 409
+// after an answer that was cut, is gone, and may be.
 func (b *books) subscriptionForgotten(id string) bool {
 	_, there := b.subs[id]
 	return !there && slices.ContainsFunc(b.answers, func(a exchange) bool {
-		return a.Status == http.StatusCreated && madeID(a) == id && b.forgettable(a)
+		return madeID(a) == id && b.forgettable(a)
 	})
 }
 
@@ -169,12 +169,20 @@ func (s subscription) everEligible(from, to time.Time) bool {
 	})
 }
 
+// madeID is the id of the subscription that the answer says was made; "" if it says none.
 func madeID(a exchange) string {
 	var made struct {
-		ID string `json:"id"`
+		ID    string `json:"id"`
+		Named string `json:"subscription_id"`
 	}
 	_ = json.Unmarshal(a.Answer, &made) // an answer without one has made none
-	return made.ID
+	switch {
+	case a.Status == http.StatusCreated:
+		return made.ID
+	case a.Status == http.StatusConflict && code(a) == "already_subscribed":
+		return made.Named
+	}
+	return ""
 }
 
 // derived says whether a run makes such a request id.
@@ -208,7 +216,7 @@ func (b *books) subscriptionOf(o shoptest.Order) string {
 // known says whether there is or was such a subscription.
 func (b *books) known(id string) bool {
 	_, there := b.subs[id]
-	return there || slices.ContainsFunc(b.answers, func(a exchange) bool { return a.Status == http.StatusCreated && madeID(a) == id })
+	return there || slices.ContainsFunc(b.answers, func(a exchange) bool { return madeID(a) == id })
 }
 
 // payer is who must not pay twice: the customer, who has one subscription; but who

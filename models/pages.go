@@ -305,8 +305,8 @@ type settledRow struct {
 // SettlePage records how the claims of a page ended, all in one statement. A claim that is
 // still pending is held no longer, so that a workflow can take it over at once. With letGo
 // it becomes nobody's, and the sweep starts that workflow; else it stays the page's. Its
-// sent_at is cleared if the page knows that nothing was ordered. Nothing changes if its
-// sent_at is no longer the one that the page knows. A missing row is written anew, as by
+// sent_at is cleared if the page knows that nothing was ordered. A claim that is
+// still pending does not change if its sent_at is no longer the one that the page knows. A missing row is written anew, as by
 // [Store.SettleCharge].
 func (s *Store) SettlePage(ctx context.Context, charges []billing.PlacedCharge, letGo bool) error {
 	if len(charges) == 0 {

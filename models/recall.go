@@ -99,8 +99,8 @@ func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) e
 }
 
 // Recalled records that this incarnation of the database has been looked through, so that it
-// may charge again. Any pending charge may have been sent, so it sets their sent_at. It puts
-// back the rows of runs that the database lacks, and ends those that have ended by Temporal.
+// may charge again. Any pending charge may have been sent: with [billing.DoubtRepeat] it sets
+// their sent_at, with [billing.DoubtConfirm] they become unresolved. It puts back the rows of runs that the database lacks, and ends those that have ended by Temporal.
 // Each run that was under way, by its row or by Temporal, gets the doubt; with
 // [billing.DoubtConfirm] it is paused for a person.
 //

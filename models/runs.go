@@ -325,6 +325,22 @@ func (s *Store) changeRun(tx *gorm.DB, row *runRow, change billing.RunChange, no
 	return nil
 }
 
+// WithdrawCancelled withdraws, if the run is cancelled, what its pages have let go since and
+// not sent, see [Store.ChangeRun].
+func (s *Store) WithdrawCancelled(ctx context.Context, runID string) error {
+	return s.inTransaction(ctx, func(tx *gorm.DB) error {
+		row, err := runWhere(s.forUpdate(tx), "id = ? AND state = 'cancelled'", runID)
+		if err != nil || row == nil {
+			return err
+		}
+		now, err := s.now(tx)
+		if err != nil {
+			return err
+		}
+		return withdrawUnsent(tx, runID, now)
+	})
+}
+
 // withdrawUnsent withdraws the claims of a run that are unsent, held by no page and owned by
 // no workflow: nobody will order them.
 func withdrawUnsent(tx *gorm.DB, runID string, now time.Time) error {

@@ -223,7 +223,16 @@ func TestChangeRun_CancelWithdrawsWhatWasNotSent(t *testing.T) {
 		}
 		_, err := b.ChangeRun(t.Context(), thisRun.ID, billing.RunChange{State: billing.RunCancelled})
 		require.NoError(t, err)
-		require.Equal(t, []string{"let go", "of a page that has stopped"}, b.Lines(t, "SELECT request_id FROM charge WHERE status = 'withdrawn' ORDER BY 1"))
+		const withdrawn = "SELECT request_id FROM charge WHERE status = 'withdrawn' ORDER BY 1"
+		require.Equal(t, []string{"let go", "of a page that has stopped"}, b.Lines(t, withdrawn))
+
+		b.Exec(t, "UPDATE charge SET claimed_until = NULL, sent_at = NULL WHERE request_id = 'held'") // its page has let it go since
+		require.NoError(t, b.WithdrawCancelled(t.Context(), thisRun.ID))
+		require.Equal(t, []string{"held", "let go", "of a page that has stopped"}, b.Lines(t, withdrawn))
+		b.Exec(t, "UPDATE charge SET status = 'pending'")
+		b.Exec(t, "UPDATE billing_run SET state = 'running', ended_at = NULL")
+		require.NoError(t, b.WithdrawCancelled(t.Context(), thisRun.ID))
+		require.Empty(t, b.Lines(t, withdrawn), "it is not cancelled")
 	})
 }
 

@@ -273,7 +273,8 @@ func (r *billingRun) awaitSettled(ctx workflow.Context) {
 }
 
 // awaitEvent waits until something came back that was not seen yet, at most for the time, if
-// one is given. While the run is running it counts again from time to time.
+// one is given; if none is, at most [refreshIdle] while the run is running, so that its caller
+// counts again, and for as long as it takes while it is paused.
 func (r *billingRun) awaitEvent(ctx workflow.Context, seen int, most time.Duration) {
 	if most == 0 && r.state.Run.State == billing.RunRunning {
 		most = refreshIdle

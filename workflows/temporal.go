@@ -122,7 +122,8 @@ func (t Temporal) Runs(ctx context.Context, installation string) (runs []billing
 	}
 }
 
-// run reads the run that an execution is of, as it last was in its history; nil if it was
+// run reads the run that an execution is of, as it last was in the input of its history and in
+// the results of StartRun and WatchRun, which have a field "run" alone; nil if it was
 // never recorded, is known by its first execution, or is another installation's. A run that
 // has ended in any other way than by its completion is abandoned.
 func (t Temporal) run(ctx context.Context, installation string, e *common.WorkflowExecution, known map[string]bool) (run *billing.Run, err error) {
