@@ -126,6 +126,9 @@ func (a *Activities) ChangeRun(ctx context.Context, in ChangeRunInput) (*billing
 	if billing.CodeOf(err) == billing.CodeRunNotActive && in.Change.State == billing.RunFinished {
 		run, err = a.store.RunByID(ctx, in.RunID)
 	}
+	if billing.CodeOf(err) == billing.CodeNotAdopted { // a replaced database is the workflow's to know
+		err = a.notYet(ctx, in.Installation, err)
+	}
 	return run, asFailure(err)
 }
 

@@ -224,6 +224,9 @@ func (s *Store) insertClaim(tx *gorm.DB, claim *billing.Claim, by claimant) erro
 	if err != nil {
 		return err
 	}
+	if doubt == billing.DoubtRepeat && !by.idempotentShop {
+		doubt = billing.DoubtConfirm // it was idempotent when the database was replaced
+	}
 	id := by.req.RequestID
 	if id == "" || doubt == billing.DoubtRepeat && by.req.Remembered == "" {
 		derived, err := nextDerivedID(tx, by.req.Period, by.req.SubscriptionID)

@@ -21,7 +21,7 @@ import (
 // committed together before it returns. It returns run_not_found if the run's row is gone,
 // and database_replaced if the database is not the one with which the run began.
 //
-// A second attempt, after a decline, is claimed for a workflow of its own. Pages make first
+// A second attempt, after a decline or a withdrawal, is claimed for a workflow of its own. Pages make first
 // attempts only, because Temporal does not remember theirs one by one (decision 0019).
 //
 // It does not wait for rows that another transaction has locked: it counts them as Locked,
@@ -109,7 +109,7 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 		ClubID          int
 		CustomerStoreID string
 		StoreSKU        int `gorm:"column:store_sku"`
-		Tried, Declined int // rows of runs
+		Tried           int // rows of runs
 		StatusRow       string
 		ClubStatusRow   string
 	}
@@ -117,8 +117,7 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 	err := tx.Raw(s.sql(`WITH decided AS MATERIALIZED (SELECT c.id AS club_id, `+clubStatusRowAt+` AS row_id FROM club c)
 			SELECT s.id, s.club_id, s.customer_store_id AS customer_store_id, k.store_sku AS store_sku,
 				`+subscriptionStatusRowAt+` AS status_row, j.row_id AS club_status_row,
-				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL) AS tried,
-				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL AND d.status = 'declined') AS declined
+				(SELECT count(*) FROM charge d WHERE d.subscription_id = s.id AND d.period = @period AND d.run_id IS NOT NULL) AS tried
 			FROM subscription s JOIN club k ON k.id = s.club_id JOIN decided j ON j.club_id = s.club_id
 			WHERE s.id IN @ids AND `+isChargeable+` AND `+isUntried+` AND `+isDue),
 		append(pageArguments(in, cutOff, now), sql.Named("ids", ids))...).Scan(&rows).Error
@@ -133,7 +132,7 @@ func (s *Store) claimable(tx *gorm.DB, in billing.PageClaim, ids []string, cutOf
 			RunID: in.RunID, ClubID: r.ClubID, CustomerID: r.CustomerStoreID, SKU: r.StoreSKU, CreatedAt: now,
 			Installation: in.Installation, StatusRow: r.StatusRow, ClubStatusRow: r.ClubStatusRow,
 		}
-		if in.Unheld || r.Declined > 0 {
+		if in.Unheld || r.Tried > 0 {
 			charge.Owner = billing.Nobody
 		} else {
 			charge.ClaimedUntil, charge.SentAt = now.Add(in.HeldFor), now

@@ -82,14 +82,13 @@ func (s *Store) PutBackRequest(ctx context.Context, req billing.ChargeRequest) e
 		if err != nil {
 			return err
 		}
-		req.Remembered = req.RequestID // also in a month in doubt
 		facts, err := s.chargeFacts(tx, req, now)
 		if err != nil {
 			return err
 		}
 		var claim billing.Claim
 		if claim.Step, claim.Charge, err = billing.Decide(req, facts); err == nil && claim.Step == billing.StepPlace {
-			err = s.insertClaim(tx, &claim, claimant{req: req, facts: facts, owner: billing.Nobody, now: now})
+			err = s.insertClaim(tx, &claim, claimant{req: req, facts: facts, owner: billing.Nobody, idempotentShop: true, now: now})
 		}
 		if billing.CodeOf(err) != "" {
 			return nil // a page would not charge it either

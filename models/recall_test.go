@@ -219,11 +219,16 @@ func TestClaimCharge_InAMonthInDoubt(t *testing.T) {
 
 		b.Exec(t, "DELETE FROM charge")
 		require.NoError(t, b.PutBackRequest(t.Context(), request("of-a-workflow")))
-		require.Equal(t, []string{"of-a-workflow " + billing.Nobody}, b.Lines(t, "SELECT request_id || ' ' || owner FROM charge"), "it may have asked under its own")
+		require.Equal(t, []string{"2026-11-s " + billing.Nobody}, b.Lines(t, "SELECT request_id || ' ' || owner FROM charge"), "so it has claimed, since the month is in doubt")
+
+		b.Exec(t, "DELETE FROM charge")
+		claim, err := b.ClaimCharge(t.Context(), request("callers-own"), billing.ChargeOwner, false)
+		require.NoError(t, err)
+		require.Equal(t, billing.Unresolved, claim.Charge.Status, "the shop is no longer idempotent")
 
 		b.Exec(t, "DELETE FROM charge")
 		b.Exec(t, "UPDATE billing_run SET doubt = 'confirm'")
-		claim, err := b.ClaimCharge(t.Context(), request("callers-own"), billing.ChargeOwner, false)
+		claim, err = b.ClaimCharge(t.Context(), request("callers-own"), billing.ChargeOwner, false)
 		require.NoError(t, err)
 		require.Equal(t, billing.StepResume, claim.Step, "nothing is asked")
 		require.Equal(t, billing.Unresolved, claim.Charge.Status)
