@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -248,7 +249,12 @@ func (p *page) claimForWorkflows(ctx context.Context) error {
 		return err
 	}
 	if waiting >= maxWaiting {
-		return sleep(ctx, patience)
+		// It claims nothing meanwhile, and would not learn that the database was replaced.
+		found, err := within(ctx, p.store.Installation)
+		if err == nil && found.Recalled != p.in.Recalled {
+			err = billing.Errorf(billing.CodeDatabaseReplaced, "the database was replaced since the run began")
+		}
+		return cmp.Or(err, found.MayCharge(), sleep(ctx, patience))
 	}
 	claimed, err := p.claimNext(ctx, maxBatch)
 	p.passed(claimed)
