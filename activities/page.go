@@ -1,7 +1,6 @@
 package activities
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -251,10 +250,13 @@ func (p *page) claimForWorkflows(ctx context.Context) error {
 	if waiting >= maxWaiting {
 		// It claims nothing meanwhile, and would not learn that the database was replaced.
 		found, err := within(ctx, p.store.Installation)
-		if err == nil && found.Recalled != p.in.Recalled {
-			err = billing.Errorf(billing.CodeDatabaseReplaced, "the database was replaced since the run began")
+		if err == nil {
+			err = found.Permits(p.in.Installation, p.in.Recalled)
 		}
-		return cmp.Or(err, found.MayCharge(), sleep(ctx, patience))
+		if err != nil {
+			return err
+		}
+		return sleep(ctx, patience)
 	}
 	claimed, err := p.claimNext(ctx, maxBatch)
 	p.passed(claimed)

@@ -60,6 +60,19 @@ func (i Installation) MayCharge() error {
 	return nil
 }
 
+// Permits is [Installation.MayCharge] for a charge or a run that the installation with the id
+// asked has asked for; "" is not checked. recalled is the incarnation with which a run began:
+// another one is [CodeDatabaseReplaced]; "" is any that is recalled.
+func (i Installation) Permits(asked, recalled string) error {
+	if recalled != "" && i.Adopted() == nil && i.Recalled != recalled {
+		return Errorf(CodeDatabaseReplaced, "the database was replaced since the run began")
+	}
+	if err := i.MayCharge(); err != nil || asked == "" {
+		return err
+	}
+	return i.Requires(asked)
+}
+
 // Adopted returns an error with [CodeNotAdopted] if the database was copied, restored or
 // moved, or is opened under another name, and no person has said that it may charge.
 func (i Installation) Adopted() error {

@@ -41,22 +41,15 @@ func (s *Store) installation(tx *gorm.DB) (billing.Installation, error) {
 	return found, nil
 }
 
-// mayCharge returns why nothing may be claimed or sent, see [billing.Installation]. Call it
-// in the transaction of the claim, after a statement that has locked the ledger: nobody can
-// replace the ledger then. asked is the id of the installation that asks. recalled is the
-// incarnation with which a run began; "" is any that is recalled.
+// mayCharge returns why nothing may be claimed or sent, see [billing.Installation.Permits].
+// Call it in the transaction of the claim, after a statement that has locked the ledger:
+// nobody can replace the ledger then.
 func (s *Store) mayCharge(tx *gorm.DB, asked, recalled string) error {
 	found, err := s.installation(tx)
 	if err != nil {
 		return err
 	}
-	if recalled != "" && found.Adopted() == nil && found.Recalled != recalled {
-		return billing.Errorf(billing.CodeDatabaseReplaced, "the database was replaced since the run began")
-	}
-	if err := found.MayCharge(); err != nil || asked == "" {
-		return err
-	}
-	return found.Requires(asked)
+	return found.Permits(asked, recalled)
 }
 
 // MakeInstallation makes the database an installation, under the name that the Store

@@ -60,10 +60,10 @@ func (s *Store) StartRun(ctx context.Context, start billing.RunStart) (started *
 		if err := s.lockRunsOf(tx, start.Period); err != nil {
 			return err
 		}
-		if err := s.mayCharge(tx, start.Installation, ""); err != nil {
-			return err
-		}
 		found, err := s.installation(tx)
+		if err == nil {
+			err = found.Permits(start.Installation, "")
+		}
 		if err != nil {
 			return err
 		}

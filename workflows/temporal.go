@@ -130,12 +130,8 @@ func (t Temporal) run(ctx context.Context, installation string, e *common.Workfl
 	data := converter.GetDefaultDataConverter()
 	events := t.Client.GetWorkflowHistory(ctx, e.GetWorkflowId(), e.GetRunId(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
-		event, err := events.Next()
-		var gone *serviceerror.NotFound
-		switch {
-		case errors.As(err, &gone):
-			return nil, nil // its retention has ended
-		case err != nil:
+		event, err := nextEvent(events)
+		if event == nil {
 			return nil, err
 		}
 		switch attributes := event.GetAttributes().(type) {
@@ -164,6 +160,16 @@ func (t Temporal) run(ctx context.Context, installation string, e *common.Workfl
 	return run, nil
 }
 
+// nextEvent returns neither an event nor an error if the retention of the history has ended.
+func nextEvent(events client.HistoryEventIterator) (*history.HistoryEvent, error) {
+	event, err := events.Next()
+	var gone *serviceerror.NotFound
+	if errors.As(err, &gone) {
+		return nil, nil
+	}
+	return event, err
+}
+
 // abandon ends the run if the event ends its execution without completing it.
 func abandon(run *billing.Run, event *history.HistoryEvent) {
 	switch event.GetAttributes().(type) {
@@ -181,12 +187,8 @@ func (t Temporal) Charge(ctx context.Context, installation string, e activities.
 	told := story{claims: map[int64]bool{}}
 	events := t.Client.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
-		event, err := events.Next()
-		var gone *serviceerror.NotFound
-		switch {
-		case errors.As(err, &gone):
-			return nil, nil // its retention has ended
-		case err != nil:
+		event, err := nextEvent(events)
+		if event == nil {
 			return nil, err
 		}
 		if err := told.read(event); err != nil {
